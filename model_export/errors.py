@@ -1,0 +1,48 @@
+"""Every way in which making a bundle can fail, as one branch of the family in `service.errors`.
+
+    FoldserveError
+    └── ExportError
+        ├── DataInvalid           the data can not be trained on; names the column, file or value
+        ├── NetworkInvalid        the network can not be built, trained or exported; names the layer
+        ├── CheckpointInvalid     the checkpoint can not be read, or no longer fits its data
+        ├── StatisticsInvalid     a BatchNorm's statistics are unusable; names the layer and the remedy
+        ├── LedgerUnbalanced      a BatchNorm is missing from the account: a defect of foldserve
+        ├── FoldInvalid           a model can not be folded at all (unreadable, or written wrongly)
+        └── ParityFailed          what would be served does not equal what was trained
+"""
+
+from __future__ import annotations
+
+from service.errors import FoldserveError
+
+
+class ExportError(FoldserveError):
+    """A bundle can not be made."""
+
+
+class DataInvalid(ExportError):
+    """The data can not be trained on."""
+
+
+class NetworkInvalid(ExportError):
+    """The network can not be built, trained or exported."""
+
+
+class CheckpointInvalid(ExportError):
+    """The checkpoint can not be read, or does not fit the data it names."""
+
+
+class StatisticsInvalid(ExportError):
+    """The statistics of a BatchNorm can not be frozen as they are."""
+
+
+class LedgerUnbalanced(ExportError):
+    """The fold's account does not add up; nothing was written."""
+
+
+class FoldInvalid(ExportError):
+    """The model can not be folded."""
+
+
+class ParityFailed(ExportError):
+    """The served model does not answer as the trained network does."""

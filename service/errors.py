@@ -1,0 +1,114 @@
+"""Every way in which serving can fail, as one family, so that callers can catch a kind and not a string.
+
+No HTTP in here: `protocols/http_errors.py` holds the one table from error to status.
+
+    FoldserveError
+    ├── BundleError               something is wrong with what was to be served
+    │   ├── BundleNotFound
+    │   ├── ManifestInvalid
+    │   ├── FormatVersionUnknown
+    │   ├── DigestMismatch
+    │   ├── ModelUnloadable
+    │   ├── SignatureMismatch
+    │   └── SelfCheckFailed
+    ├── BundleExists              a version is written once
+    ├── DeviceUnavailable         the device that was asked for does not work here
+    ├── SettingsInvalid
+    ├── PredictionFailed          the runtime failed on a valid instance
+    └── RequestError              the client's mistake
+        ├── BodyMalformed
+        ├── BodyTooLarge
+        ├── MediaTypeUnsupported
+        ├── InstanceInvalid
+        └── ModelUnknown
+"""
+
+from __future__ import annotations
+
+
+class FoldserveError(Exception):
+    """Something failed in a way that foldserve knows and can explain in one sentence."""
+
+
+class BundleError(FoldserveError):
+    """A bundle, or a bare model, can not be served."""
+
+
+class BundleNotFound(BundleError):
+    """There is no bundle at that place."""
+
+
+class ManifestInvalid(BundleError):
+    """The manifest is not JSON, or not of the form that its format version has."""
+
+
+class FormatVersionUnknown(BundleError):
+    """The bundle was written in a format that this version of foldserve does not read."""
+
+
+class DigestMismatch(BundleError):
+    """A file of the bundle is not, byte for byte, the one that was written."""
+
+
+class ModelUnloadable(BundleError):
+    """ONNX Runtime refuses the model."""
+
+
+class SignatureMismatch(BundleError):
+    """The model's inputs and outputs are not the ones that its signature promises."""
+
+
+class SelfCheckFailed(BundleError):
+    """On this device the model does not answer the bundle's examples as the trained network did."""
+
+
+class BundleExists(FoldserveError):
+    """A bundle already stands where one was to be written."""
+
+
+class DeviceUnavailable(FoldserveError):
+    """The device that was asked for does not work on this machine."""
+
+
+class SettingsInvalid(FoldserveError):
+    """A setting has a value that can not be used."""
+
+
+class PredictionFailed(FoldserveError):
+    """ONNX Runtime failed on an instance that fits the signature."""
+
+
+class RequestError(FoldserveError):
+    """The request can not be answered, and the client can mend it.
+
+    Attributes:
+        field: the part of the request that is wrong, as a path such as `instance[3]`.
+        expected: what would have been right.
+        got: what arrived.
+    """
+
+    def __init__(self, message: str, *, field: str = "", expected: str = "", got: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+        self.expected = expected
+        self.got = got
+
+
+class BodyMalformed(RequestError):
+    """The body is not JSON."""
+
+
+class BodyTooLarge(RequestError):
+    """The body is larger than the server's limit."""
+
+
+class MediaTypeUnsupported(RequestError):
+    """The body is of a media type that the endpoint does not read."""
+
+
+class InstanceInvalid(RequestError):
+    """The body is JSON, but not an instance that the model's signature admits."""
+
+
+class ModelUnknown(RequestError):
+    """No model of that name is served."""

@@ -1,0 +1,1 @@
+"""One wire contract a file, all over the same predictor."""
