@@ -1,0 +1,344 @@
+"""The door between the two rooms: what a bundle is, how one is written and how one is read.
+
+Format, version 1. A bundle is a directory `<name>/<version>/` with three files and no pickle:
+
+    model.onnx       the model. Axis 0 of its input and of its outputs is the batch.
+    examples.json    held-out instances as a client posts them, with the unfolded network's answers
+    manifest.json    everything else (`Manifest` below, as JSON), with the SHA-256 of the two others
+
+The manifest is written last and by an atomic rename: a directory without one is not a bundle yet. A reader takes
+`format_version` first and refuses, by name, a format that it does not know; inside a format version fields may be
+added, and readers pass over fields that they do not know.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from service.errors import BundleExists, BundleNotFound, DigestMismatch, FormatVersionUnknown, ManifestInvalid
+
+FORMAT_VERSION = 1
+MODEL_FILE = "model.onnx"
+EXAMPLES_FILE = "examples.json"
+MANIFEST_FILE = "manifest.json"
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+VERSION_PATTERN = re.compile(r"[1-9][0-9]{0,17}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """One tensor of ONE instance: `shape` has no batch axis. dtypes are numpy's names."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """One named column of a table. With categories it takes one of these words, without it takes a number.
+
+    In the model's input a number is one value; a category is `len(categories)` values, one of them 1, the others 0.
+    """
+
+    name: str
+    categories: tuple[str, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """How many values of the model's input this feature fills."""
+        return len(self.categories) or 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """What one instance is and what comes back for it.
+
+    `outputs[0]` are the scores, one a label. `features` is empty unless the instances are rows of a table; then the
+    input has one axis, as long as the sum of the features' widths. Empty `labels` mean that the label is the index.
+    """
+
+    input: TensorSpec
+    outputs: tuple[TensorSpec, ...]
+    labels: tuple[str, ...] = ()
+    features: tuple[Feature, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One held-out instance, as JSON that a client can post, and what the unfolded network answers to it in float64.
+
+    `outputs` has one flat tuple for each output of the signature; `label` is the true one, where it is known.
+    """
+
+    instance: Any
+    outputs: dict[str, tuple[float, ...]]
+    label: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerStatistics:
+    """How one BatchNorm's frozen statistics came about, and how well they fit the training set.
+
+    `residual_mean` and `residual_variance` are the largest deviations, over channels, of the normalised input's mean
+    from 0 and of its biased variance from σ²/(σ²+ε), measured over the training set with all BatchNorms frozen.
+    `constant_channels` had (nearly) no variance in training: another value there is amplified by up to `max_gain`,
+    the largest |γ|/√(σ²+ε).
+    """
+
+    batchnorm: str
+    num_channels: int
+    num_values: int
+    eps: float
+    max_gain: float
+    constant_channels: tuple[int, ...] = ()
+    residual_mean: float | None = None
+    residual_variance: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticsReport:
+    """The kind of the frozen statistics: `ema` as trained, or `exact` over the whole training set."""
+
+    method: Literal["ema", "exact"]
+    num_instances: int
+    layers: tuple[LayerStatistics, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerEntry:
+    """What became of one BatchNorm: folded into a layer, or kept for a reason. `path` are the nodes in between."""
+
+    batchnorm: str
+    outcome: Literal["folded", "kept"]
+    into: tuple[str, ...] = ()
+    direction: Literal["previous", "next", ""] = ""
+    path: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldReport:
+    """The ledger: an entry for each BatchNorm of the raw graph, and the number of nodes before and after."""
+
+    entries: tuple[LedgerEntry, ...]
+    num_nodes_before: int
+    num_nodes_after: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputParity:
+    """One output, served against trained: largest and mean absolute difference, and the largest that is allowed."""
+
+    output: str
+    max_difference: float
+    mean_difference: float
+    tolerance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityReport:
+    """The unfolded network in float64 against the service's own predictor, over the held-out split.
+
+    `label_agreement` is the share of instances for which both name the same label.
+    """
+
+    num_instances: int
+    outputs: tuple[OutputParity, ...]
+    label_agreement: float
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingReport:
+    """Where the weights came from and how good they are on the held-out split."""
+
+    data: str
+    network: str
+    seed: int
+    num_epochs: int
+    num_train: int
+    num_test: int
+    test_accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The description of a bundle. `files` maps each other file's name to its SHA-256, in hexadecimal."""
+
+    name: str
+    version: str
+    signature: Signature
+    statistics: StatisticsReport
+    fold: FoldReport
+    parity: ParityReport
+    training: TrainingReport
+    producer: dict[str, str]
+    created: str
+    files: dict[str, str] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A bundle that was read: its files were, byte for byte, what the manifest says."""
+
+    directory: Path
+    manifest: Manifest
+    examples: tuple[Example, ...]
+
+    @property
+    def model_path(self) -> Path:
+        """Where the model lies."""
+        return self.directory / MODEL_FILE
+
+
+def read_bundle(directory: Path) -> Bundle:
+    """Read the bundle in `directory`, digests checked.
+
+    Raises:
+        BundleNotFound: there is no manifest, or a file that it names is not there.
+        ManifestInvalid: the manifest, or the examples, are not of the form above.
+        FormatVersionUnknown: the bundle has another format version.
+        DigestMismatch: a file is not the one that was written.
+    """
+    manifest = _read_manifest(directory / MANIFEST_FILE)
+    for name, sha256 in manifest.files.items():
+        _check_digest(directory, name, sha256)
+    examples = _decode(directory / EXAMPLES_FILE, tuple[Example, ...])
+    return Bundle(directory=directory, manifest=manifest, examples=examples)
+
+
+def write_bundle(
+    directory: Path,
+    *,
+    manifest: Manifest,
+    model_path: Path,
+    examples: tuple[Example, ...],
+    overwrite: bool = False,
+) -> Bundle:
+    """Write a bundle to `directory`, whose last two parts must be the manifest's name and version.
+
+    The digests are computed here; `manifest.files` is not looked at.
+
+    Raises:
+        ManifestInvalid: name or version are not allowed, or are not the directory's.
+        BundleExists: there is a bundle already, and `overwrite` is false.
+    """
+    check_name_and_version(manifest.name, manifest.version)
+    _check_place(directory, manifest)
+    claim_directory(directory, overwrite=overwrite)
+    shutil.copyfile(model_path, directory / MODEL_FILE)
+    (directory / EXAMPLES_FILE).write_bytes(_encode(examples))
+    files = {name: _sha256(directory / name) for name in (MODEL_FILE, EXAMPLES_FILE)}
+    written = replace(manifest, files=files)
+    _write_atomically(directory / MANIFEST_FILE, _encode(written))
+    return Bundle(directory=directory, manifest=written, examples=examples)
+
+
+def check_name_and_version(name: str, version: str) -> None:
+    """Refuse names that could not stand in a URL or leave the root, and versions that have no order.
+
+    Raises:
+        ManifestInvalid: and says which of the two, and what would do.
+    """
+    if not NAME_PATTERN.fullmatch(name):
+        raise ManifestInvalid(
+            f"the model name {name!r} is not allowed: expected 1 to 64 letters, digits, '_' or '-', "
+            "the first a letter or digit"
+        )
+    if not VERSION_PATTERN.fullmatch(version):
+        raise ManifestInvalid(f"the model version {version!r} is not allowed: expected a whole number such as 1")
+
+
+def claim_directory(directory: Path, *, overwrite: bool) -> None:
+    """Make `directory` ready to be written: it exists afterwards and holds no manifest.
+
+    Raises:
+        BundleExists: there is a bundle already, and `overwrite` is false.
+    """
+    manifest_path = directory / MANIFEST_FILE
+    if manifest_path.exists() and not overwrite:
+        raise BundleExists(f"{directory} holds a bundle already: write another version, or say --overwrite")
+    directory.mkdir(parents=True, exist_ok=True)
+    manifest_path.unlink(missing_ok=True)
+
+
+def _check_place(directory: Path, manifest: Manifest) -> None:
+    place = directory.resolve()
+    if (place.parent.name, place.name) != (manifest.name, manifest.version):
+        raise ManifestInvalid(
+            f"a bundle of model {manifest.name!r}, version {manifest.version!r}, belongs into "
+            f"…/{manifest.name}/{manifest.version}, not into {directory}"
+        )
+
+
+def _read_manifest(path: Path) -> Manifest:
+    if not path.is_file():
+        raise BundleNotFound(f"no bundle in {path.parent}: it has no {MANIFEST_FILE}")
+    _check_format_version(path)
+    manifest: Manifest = _decode(path, Manifest)
+    missing = {MODEL_FILE, EXAMPLES_FILE} - manifest.files.keys()
+    if missing:
+        raise ManifestInvalid(f"{path}: `files` has no digest for {', '.join(sorted(missing))}")
+    check_name_and_version(manifest.name, manifest.version)
+    return manifest
+
+
+class _FormatVersion(msgspec.Struct):
+    format_version: int
+
+
+def _check_format_version(path: Path) -> None:
+    found = _decode(path, _FormatVersion).format_version
+    if found != FORMAT_VERSION:
+        raise FormatVersionUnknown(
+            f"{path}: the bundle has format version {found}, this foldserve reads version {FORMAT_VERSION}: "
+            "export it again, or use the foldserve that wrote it"
+        )
+
+
+def _check_digest(directory: Path, name: str, sha256: str) -> None:
+    path = directory / name
+    if name in {"", ".", ".."} or Path(name).name != name:
+        raise ManifestInvalid(f"{directory / MANIFEST_FILE}: {name!r} is not the name of a file in the bundle")
+    if not path.is_file():
+        raise BundleNotFound(f"the bundle in {directory} has no {name}, which its manifest names")
+    found = _sha256(path)
+    if found != sha256:
+        raise DigestMismatch(
+            f"{path} was changed after it was written: SHA-256 expected {sha256}, found {found}; export it again"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _decode(path: Path, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as err:
+        raise ManifestInvalid(f"{path}: {err}") from err
+
+
+def _encode(value: Any) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    draft = path.with_name(path.name + ".partial")
+    with draft.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
