@@ -1,14 +1,14 @@
 """Every way in which making a bundle can fail, as one branch of the family in `service.errors`.
 
-    FoldserveError
-    └── ExportError
-        ├── DataInvalid           the data can not be trained on; names the column, file or value
-        ├── NetworkInvalid        the network can not be built, trained or exported; names the layer
-        ├── CheckpointInvalid     the checkpoint can not be read, or no longer fits its data
-        ├── StatisticsInvalid     a BatchNorm's statistics are unusable; names the layer and the remedy
-        ├── LedgerUnbalanced      a BatchNorm is missing from the account: a defect of foldserve
-        ├── FoldInvalid           a model can not be folded at all (unreadable, or written wrongly)
-        └── ParityFailed          what would be served does not equal what was trained
+FoldserveError
+└── ExportError
+    ├── DataInvalid           the data can not be trained on; names the column, file or value
+    ├── NetworkInvalid        the network can not be built, trained or exported; names the layer
+    ├── CheckpointInvalid     the checkpoint can not be read, or no longer fits its data
+    ├── StatisticsInvalid     a BatchNorm's statistics are unusable; names the layer and the remedy
+    ├── LedgerUnbalanced      a BatchNorm is missing from the account: a defect of foldserve
+    ├── FoldInvalid           a model can not be folded at all (unreadable, or written wrongly)
+    └── ParityFailed          what would be served does not equal what was trained
 """
 
 from __future__ import annotations
