@@ -1,0 +1,311 @@
+"""Training: γ and β of each BatchNorm are learned by backpropagation, its μ and σ follow by moving average.
+
+Lightning runs the loop. Ours are the parts around it: data that lies in memory, AdamW under a one-cycle schedule, and
+checkpoints at the end of each epoch from which a resumed run goes on as if it had never stopped, bit for bit on a CPU.
+Whatever an epoch draws at random it draws from the seed and its own number, so no generator's state has to be saved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as lightning
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
+from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from model_export.batches import Batches
+from model_export.checkpoint import ENTRY, Epoch, Run, encode_run, load_network, load_splits_of, read_checkpoint
+from model_export.data import DataSource, Split, Splits, load_splits
+from model_export.errors import CheckpointInvalid, NetworkInvalid
+from model_export.networks import NetworkOptions, build_network, fit_standardise, specify
+from model_export.options import TrainingOptions
+
+BEST = "best.ckpt"
+LAST = "last.ckpt"
+EVALUATION_BATCH_SIZE = 1000  # changes nothing but memory and speed
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """What a run came to. `test_accuracy` is the best checkpoint's: the test split is looked at once, at the end."""
+
+    best_path: Path
+    last_path: Path
+    run: Run
+    test_accuracy: float
+    seconds: float
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C, with a sentence that says how to go on. No Exception, so that nothing swallows it on its way out."""
+
+
+def train(  # noqa: PLR0913  # what to train, and four keywords about where and how loudly
+    source: DataSource,
+    network: NetworkOptions,
+    options: TrainingOptions,
+    *,
+    run_dir: Path,
+    device: Device = "auto",
+    progress: bool = True,
+    overwrite: bool = False,
+) -> TrainingResult:
+    """Train a network and leave `best.ckpt` and `last.ckpt` in `run_dir`.
+
+    Raises:
+        DataInvalid: the data can not be trained on.
+        NetworkInvalid: the network can not be built or diverged; or the device is not there.
+        CheckpointInvalid: `run_dir` holds a run already, and `overwrite` is false.
+        TrainingInterrupted: Ctrl-C was pressed.
+    """
+    _claim(run_dir, overwrite=overwrite)
+    splits = load_splits(source)
+    run = _plan(source, network, options, splits)
+    with isolate_rng():
+        lightning.seed_everything(options.seed, verbose=False)
+        module = build_network(run.spec)
+        fit_standardise(module, splits.train.instances)
+        return _fit(_Task(module, run, splits), run_dir, device=device, progress=progress)
+
+
+def resume(last_path: Path, *, device: Device = "auto", progress: bool = True) -> TrainingResult:
+    """Go on with the run that `last_path` was left by. Data, network and options are those it began with.
+
+    Raises:
+        CheckpointInvalid: there is no such checkpoint, its data has changed, or the run was over.
+        NetworkInvalid, TrainingInterrupted: as `train` does.
+    """
+    checkpoint = read_checkpoint(last_path)
+    if _is_over(checkpoint.run):
+        raise CheckpointInvalid(f"{last_path}: this run was over after {len(checkpoint.run.history)} epochs: export it")
+    splits = load_splits_of(checkpoint)
+    with isolate_rng():
+        task = _Task(load_network(checkpoint), checkpoint.run, splits)
+        return _fit(task, last_path.parent, device=device, progress=progress, resume_from=last_path)
+
+
+def measure_accuracy(network: nn.Module, split: Split) -> float:
+    """The share of `split` that `network`, which must be in inference mode, puts into the right class.
+
+    Raises:
+        NetworkInvalid: the network is in training mode, where a batch would change its statistics.
+    """
+    if network.training:
+        raise NetworkInvalid("expected a network in inference mode: say network.eval() first")
+    with torch.inference_mode():
+        batches = Batches(split, EVALUATION_BATCH_SIZE)
+        num_right = sum(int((network(instances).argmax(dim=1) == labels).sum()) for instances, labels in batches)
+    return num_right / len(split)
+
+
+def _claim(run_dir: Path, *, overwrite: bool) -> None:
+    found = [path for path in (run_dir / BEST, run_dir / LAST) if path.exists()]
+    if found and not overwrite:
+        raise CheckpointInvalid(
+            f"{run_dir} holds a run already: choose another --out, say --overwrite, or go on with --resume {found[-1]}"
+        )
+    for path in found:
+        path.unlink()
+    run_dir.mkdir(parents=True, exist_ok=True)
+
+
+def _plan(source: DataSource, network: NetworkOptions, options: TrainingOptions, splits: Splits) -> Run:
+    spec = specify(network, instance_shape=splits.instance_shape, num_outputs=len(splits.labels))
+    return Run(
+        spec=spec,
+        source=source,
+        options=options,
+        data_name=splits.name,
+        data_sha256=splits.sha256,
+        labels=splits.labels,
+        features=splits.features,
+    )
+
+
+def _is_over(run: Run) -> bool:
+    num_epochs = len(run.history)
+    out_of_patience = run.options.patience is not None and num_epochs - run.best.epoch >= run.options.patience
+    return num_epochs >= run.options.epochs or out_of_patience
+
+
+def _fit(
+    task: _Task, run_dir: Path, *, device: Device, progress: bool, resume_from: Path | None = None
+) -> TrainingResult:
+    start = time.perf_counter()
+    with _quiet(), _resumable(run_dir):
+        trainer = _make_trainer(task.run.options, run_dir, device=device, progress=progress)
+        trainer.fit(task, ckpt_path=resume_from, weights_only=True)
+    best = read_checkpoint(run_dir / BEST)
+    test_accuracy = measure_accuracy(load_network(best).eval(), task.splits.test)
+    return TrainingResult(
+        best_path=run_dir / BEST,
+        last_path=run_dir / LAST,
+        run=task.run,
+        test_accuracy=test_accuracy,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _make_trainer(options: TrainingOptions, run_dir: Path, *, device: Device, progress: bool) -> lightning.Trainer:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise NetworkInvalid("--device cuda: PyTorch finds no CUDA device: install its CUDA build, or say --device cpu")
+    callbacks: list[Callback] = [_KeepCheckpoints(run_dir)]
+    if options.patience is not None:
+        callbacks.append(
+            EarlyStopping("valid_accuracy", mode="max", patience=options.patience, check_on_train_epoch_end=True)
+        )
+    if progress:
+        callbacks.append(RichProgressBar())
+    return lightning.Trainer(
+        accelerator="gpu" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu",
+        devices=1,
+        precision="bf16-mixed" if options.precision == "bf16" else "32-true",
+        max_epochs=options.epochs,
+        callbacks=callbacks,
+        plugins=[_AtomicCheckpointIO()],
+        default_root_dir=run_dir,
+        logger=False,
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,  # an epoch's batches are a new value
+        enable_model_summary=False,
+        enable_progress_bar=progress,
+    )
+
+
+class _Task(lightning.LightningModule):
+    """The network, what it learns from, and the run so far, in the form that Lightning wants."""
+
+    def __init__(self, network: nn.Module, run: Run, splits: Splits) -> None:
+        super().__init__()
+        self.network = network
+        self.run = run
+        self.splits = splits
+
+    def train_dataloader(self) -> Batches:
+        seed = _seed_of_epoch(self.run.options.seed, self.current_epoch)
+        return Batches(self.splits.train, self.run.options.batch_size, shuffle_seed=seed)
+
+    def val_dataloader(self) -> Batches:
+        return Batches(self.splits.valid, EVALUATION_BATCH_SIZE)
+
+    def configure_optimizers(self) -> Any:
+        options = self.run.options
+        optimizer = torch.optim.AdamW(_parameter_groups(self.network, options.weight_decay), lr=options.learning_rate)
+        num_steps = options.epochs * len(Batches(self.splits.train, options.batch_size))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=options.learning_rate, total_steps=num_steps, cycle_momentum=False
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_epoch_start(self) -> None:
+        torch.manual_seed(_seed_of_epoch(self.run.options.seed, self.current_epoch))  # for dropout
+
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        instances, labels = batch
+        loss = cross_entropy(self.network(instances), labels)
+        if not torch.isfinite(loss):
+            raise NetworkInvalid(
+                f"training diverged: the loss is {loss.item()} in step {self.global_step + 1} (epoch "
+                f"{self.current_epoch + 1}): try a smaller --learning-rate than {self.run.options.learning_rate}, or "
+                "--precision 32; very large values in the data do it too"
+            )
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
+        instances, labels = batch
+        logits = self.network(instances)
+        right = (logits.argmax(dim=1) == labels).float().mean()
+        self.log("valid_loss", cross_entropy(logits.float(), labels), batch_size=len(labels))
+        self.log("valid_accuracy", right, batch_size=len(labels), prog_bar=True)
+
+    def on_train_epoch_end(self) -> None:
+        measures = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        epoch = Epoch(
+            epoch=self.current_epoch + 1,
+            train_loss=measures["train_loss"],
+            valid_loss=measures["valid_loss"],
+            valid_accuracy=measures["valid_accuracy"],
+        )
+        self.run = replace(self.run, history=(*self.run.history, epoch))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[ENTRY] = encode_run(self.run)
+
+
+class _KeepCheckpoints(CheckpointCallback):
+    """Keeps the last epoch and the best. Unlike ModelCheckpoint it remembers no path: a run's folder may be moved."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        trainer.save_checkpoint(self.run_dir / LAST)
+        if isinstance(pl_module, _Task) and pl_module.run.best is pl_module.run.history[-1]:
+            trainer.save_checkpoint(self.run_dir / BEST)
+
+
+class _AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the checkpoint and renames: an interruption while writing leaves the one before."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        draft = Path(path).with_suffix(".partial")
+        super().save_checkpoint(checkpoint, draft, storage_options)
+        draft.replace(path)
+
+
+def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weights of one axis (biases, γ and β) do not decay: that would only pull γ towards switching channels off."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _seed_of_epoch(seed: int, epoch: int) -> int:
+    return seed * 1_000_003 + epoch
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning without its banners, tips and advice, none of which a user of foldserve can act on."""
+    logger = logging.getLogger("lightning.pytorch")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\.")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextlib.contextmanager
+def _resumable(run_dir: Path) -> Iterator[None]:
+    """Lightning turns Ctrl-C into `sys.exit(1)` and leaves Ctrl-C switched off: undo both, and say how to go on."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as err:
+        last_path = run_dir / LAST
+        way = f"go on with --resume {last_path}" if last_path.exists() else "no epoch was complete: start again"
+        raise TrainingInterrupted(f"interrupted: {way}") from err
+    finally:
+        with contextlib.suppress(ValueError):  # outside the main thread no handler can be set, and none was changed
+            signal.signal(signal.SIGINT, handler)
