@@ -46,3 +46,8 @@ class FoldInvalid(ExportError):
 
 class ParityFailed(ExportError):
     """The served model does not answer as the trained network does."""
+
+
+def first_line(err: BaseException) -> str:
+    """What another library's error says, as one line that can end one of our sentences."""
+    return (str(err).strip().splitlines() or [type(err).__name__])[0]

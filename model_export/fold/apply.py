@@ -34,7 +34,7 @@ def _bypass(graph: ir.Graph, batchnorm: ir.Node) -> None:
     output.replace_all_uses_with(source, replace_graph_outputs=True)
     graph.remove(batchnorm, safe=True)
     if was_output:
-        source.name = name
+        source.name, source.type, source.shape = name, output.type, output.shape
 
 
 def _write_layer(graph: ir.Graph, layer: Layer) -> None:
@@ -81,7 +81,9 @@ def _set_constant(graph: ir.Graph, node: ir.Node, index: int, tensor: ir.TensorP
     old = node.inputs[index] if _has_input(node, index) else None
     name = old.name if old is not None else tensor.name
     tensor.name = _unused_name(graph, str(name))
-    new = ir.Value(name=tensor.name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    new = ir.Value(
+        name=tensor.name, shape=ir.Shape(np.shape(tensor.numpy())), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
     if len(node.inputs) <= index:
         node.resize_inputs(index + 1)
     node.replace_input_with(index, new)

@@ -44,9 +44,9 @@ def _absorb_at(
 
 
 def _absorb_in_layer(node: ir.Node, index: int, affine: Affine, draft: Draft) -> Layer:
-    layer = draft.layer(node)
     if index != 0 or ("transA" in node.attributes and node.attributes["transA"].as_int()):
         raise Refused(f"{name_of(node)} does not read it as its input with the channels on axis 1")
+    layer = draft.layer(node)
     if layer.linear.num_inputs != affine.num_channels:
         raise Refused(f"{name_of(node)} has {layer.linear.num_inputs} inputs for {affine.num_channels} channels")
     if affine.shift.any() and not bias_shift_is_exact(layer):

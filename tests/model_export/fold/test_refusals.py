@@ -1,0 +1,212 @@
+"""Every trap: the BatchNorm stays, the ledger says why, and the answers are the raw graph's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper
+
+from model_export.errors import LedgerUnbalanced
+from model_export.fold import fold
+from model_export.fold.ledger import Fold, Refusal, check_balance
+from tests.model_export.fold.graphs import GraphBuilder, assert_same_answers, num_batchnorms
+
+Build = Callable[[GraphBuilder], tuple[list[str], tuple[int, ...]]]
+
+
+def _padded_convolution(b: GraphBuilder) -> tuple[list[str], tuple[int, ...]]:
+    conv = [b.batchnorm("x", 3, "bn"), b.weight("w", 2, 3, 3, 3)]
+    return [b.node("Conv", conv, "conv", pads=[1, 1, 1, 1])], (3, 5, 5)
+
+
+def _automatically_padded_convolution(b: GraphBuilder) -> tuple[list[str], tuple[int, ...]]:
+    conv = [b.batchnorm("x", 3, "bn"), b.weight("w", 2, 3, 3, 3)]
+    return [b.node("Conv", conv, "conv", auto_pad="SAME_UPPER")], (3, 5, 5)
+
+
+def _output_read_twice(b: GraphBuilder) -> tuple[list[str], tuple[int, ...]]:
+    dense = b.gemm("x", 4, 4, "dense")
+    return [b.node("Relu", [b.batchnorm(dense, 4, "bn")], "relu"), b.node("Relu", [dense], "relu2")], (4,)
+
+
+def _output_is_the_models(b: GraphBuilder) -> tuple[list[str], tuple[int, ...]]:
+    dense = b.gemm("x", 4, 4, "dense")
+    return [dense, b.node("Relu", [b.batchnorm(dense, 4, "bn")], "relu")], (4,)
+
+
+def _normalised_value_is_the_models(b: GraphBuilder) -> tuple[list[str], tuple[int, ...]]:
+    normal = b.batchnorm("x", 4, "bn")
+    return [normal, b.gemm(normal, 4, 2, "dense")], (4,)
+
+
+def _one_reader_can_not_absorb(b: GraphBuilder) -> tuple[list[str], tuple[int, ...]]:
+    normal = b.batchnorm("x", 4, "bn")
+    return [b.gemm(normal, 4, 2, "dense"), b.node("Relu", [normal], "relu")], (4,)
+
+
+def _matmul_on_tokens(b: GraphBuilder) -> tuple[list[str], tuple[int, ...]]:
+    """(batch, 4, 4) @ (4, 4): the BatchNorm's channels are axis 1, MatMul's outputs are axis 2; the sizes agree."""
+    return [b.batchnorm(b.node("MatMul", ["x", b.weight("w", 4, 4)], "dense"), 4, "bn")], (4, 4)
+
+
+def _before_matmul_on_tokens(b: GraphBuilder) -> tuple[list[str], tuple[int, ...]]:
+    return [b.node("MatMul", [b.batchnorm("x", 4, "bn"), b.weight("w", 4, 4)], "dense")], (4, 4)
+
+
+def _transpose_between(b: GraphBuilder) -> tuple[list[str], tuple[int, ...]]:
+    """The trap that ONNX Runtime itself falls into: after the transpose, axis 1 is not MatMul's output axis."""
+    product = b.node("MatMul", ["x", b.weight("w", 4, 3)], "dense")
+    return [b.batchnorm(b.node("Transpose", [product], "turn", perm=[1, 0]), 3, "bn")], (4,)
+
+
+def _reshape_that_mixes(b: GraphBuilder) -> tuple[list[str], tuple[int, ...]]:
+    """(batch, 4, 3) becomes (batch·3, 4): columns are no longer channels."""
+    target = b.constant("target", np.array([-1, 4], dtype=np.int64))
+    flat = b.node("Reshape", [b.batchnorm("x", 4, "bn"), target], "mix")
+    return [b.gemm(flat, 4, 2, "dense")], (4, 3)
+
+
+def _bias_for_each_instance(b: GraphBuilder) -> tuple[list[str], tuple[int, ...]]:
+    inputs = ["x", b.weight("w", 4, 4), b.weight("c", 3, 1)]
+    return [b.batchnorm(b.node("Gemm", inputs, "dense"), 4, "bn")], (4,)
+
+
+def _weight_is_computed(b: GraphBuilder) -> tuple[list[str], tuple[int, ...]]:
+    weight = b.node("Relu", [b.weight("w", 4, 4)], "computed")
+    return [b.batchnorm(b.node("Gemm", ["x", weight], "dense"), 4, "bn")], (4,)
+
+
+def _read_as_a_bias(b: GraphBuilder) -> tuple[list[str], tuple[int, ...]]:
+    return [b.node("Gemm", ["x", b.weight("w", 4, 4), b.batchnorm("x", 4, "bn")], "dense")], (4,)
+
+
+def _behind_a_sum(b: GraphBuilder) -> tuple[list[str], tuple[int, ...]]:
+    total = b.node("Add", [b.gemm("x", 4, 4, "left"), b.gemm("x", 4, 4, "right")], "sum")
+    return [b.node("Relu", [b.batchnorm(total, 4, "bn")], "relu")], (4,)
+
+
+def _alone(b: GraphBuilder) -> tuple[list[str], tuple[int, ...]]:
+    return [b.batchnorm("x", 4, "bn")], (4,)
+
+
+def _constant_by_batch(b: GraphBuilder) -> tuple[list[str], tuple[int, ...]]:
+    return [b.batchnorm(b.gemm("x", 4, 4, "dense"), 4, "bn", training_mode=1)], (4,)
+
+
+TRAPS = [
+    (_padded_convolution, "pads with zeros"),
+    (_automatically_padded_convolution, "pads with zeros"),
+    (_output_read_twice, "has 2 readers (bn, relu2)"),
+    (_output_is_the_models, "is an output of the model"),
+    (_normalised_value_is_the_models, "is an output of the model"),
+    (_one_reader_can_not_absorb, "Relu (relu) does not absorb"),
+    (_matmul_on_tokens, "not proved to have two axes"),
+    (_before_matmul_on_tokens, "not proved to have two axes"),
+    (_transpose_between, "Transpose (turn) does not absorb"),
+    (_reshape_that_mixes, "not proved to keep channels together"),
+    (_bias_for_each_instance, "not one value for each of 4 outputs"),
+    (_weight_is_computed, "is not constant"),
+    (_read_as_a_bias, "does not read it as its input"),
+    (_behind_a_sum, "Add (sum) does not absorb"),
+    (_alone, "is an input of the graph"),
+    (_constant_by_batch, "it is in training mode"),
+]
+
+
+@pytest.mark.parametrize(("build", "reason"), TRAPS)
+def test_a_batchnorm_that_can_not_be_folded_exactly_stays_and_says_why(build: Build, reason: str) -> None:
+    b = GraphBuilder(np.random.default_rng(0))
+    outputs, instance_shape = build(b)
+    model = b.model(instance_shape, outputs)
+    folded = fold(model)
+    (entry,) = folded.report.entries
+    assert entry.outcome == "kept"
+    assert reason in entry.reason
+    assert num_batchnorms(folded.model) == 1
+    batch = 3  # the bias for each instance has three rows
+    assert_same_answers(model, folded.model, np.random.default_rng(1).normal(size=(batch, *instance_shape)))
+
+
+def _dense_and_batchnorm(**parameters: Any) -> GraphBuilder:
+    b = GraphBuilder(np.random.default_rng(0))
+    b.batchnorm(b.gemm("x", 4, 4, "dense"), 4, "bn")
+    for name, values in parameters.items():
+        b.constant(f"bn.{name}", values)
+    return b
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ({"mean": [np.nan, 0, 0, 0]}, "not all finite"),
+        ({"scale": [np.inf, 0, 0, 0]}, "not all finite"),
+        ({"var": [1.0, -0.5, 1.0, 1.0]}, "negative in channel 1"),
+    ],
+)
+def test_parameters_that_make_no_finite_map_are_not_baked_into_weights(
+    parameters: dict[str, list[float]], reason: str
+) -> None:
+    (entry,) = fold(_dense_and_batchnorm(**parameters).model((4,), ["bn_out"])).report.entries
+    assert reason in entry.reason
+
+
+def test_a_weight_that_a_caller_may_override_is_not_a_constant() -> None:
+    b = _dense_and_batchnorm()
+    overridable = helper.make_tensor_value_info("dense.weight", TensorProto.DOUBLE, [4, 4])
+    (entry,) = fold(b.model((4,), ["bn_out"], inputs=(overridable,))).report.entries
+    assert "a caller may override it" in entry.reason
+
+
+def test_a_fold_that_would_overflow_float16_is_refused() -> None:
+    b = GraphBuilder(np.random.default_rng(0), dtype=np.float16)
+    b.batchnorm(b.gemm("x", 4, 4, "dense"), 4, "bn")
+    b.constant("bn.scale", [6e4] * 4)
+    b.constant("bn.var", [0.0] * 4)
+    (entry,) = fold(b.model((4,), ["bn_out"])).report.entries
+    assert "would overflow float16" in entry.reason
+
+
+def test_a_stated_shape_that_does_not_follow_from_the_inputs_proves_nothing() -> None:
+    """The file says that the reshape keeps channels together; it does not."""
+    b = GraphBuilder(np.random.default_rng(0))
+    outputs, instance_shape = _reshape_that_mixes(b)
+    model = b.model(instance_shape, outputs)
+    reshape = next(node for node in model.graph if node.op_type == "Reshape")
+    reshape.outputs[0].shape = ir.Shape(["batch", 12])
+    (entry,) = fold(model).report.entries
+    assert "not proved" in entry.reason
+
+
+def test_a_batchnorm_in_the_body_of_an_if_is_accounted_for() -> None:
+    b = _dense_and_batchnorm()
+    normal = helper.make_node(
+        "BatchNormalization", ["x", *(f"bn.{w}" for w in ("scale", "offset", "mean", "var"))], ["t"]
+    )
+    same = helper.make_node("Identity", ["x"], ["e"])
+    then, other = (
+        helper.make_graph([node], "body", [], [helper.make_tensor_value_info(name, TensorProto.DOUBLE, None)])
+        for node, name in ((normal, "t"), (same, "e"))
+    )
+    b.constant("yes", np.array(1, dtype=np.int64))
+    b.node("If", [b.node("Cast", ["yes"], "bool", to=TensorProto.BOOL)], "branch", then_branch=then, else_branch=other)
+    entries = fold(b.model((4,), ["bn_out", "branch_out"])).report.entries
+    assert [(entry.batchnorm, entry.outcome) for entry in entries] == [("bn", "folded"), ("t", "kept")]
+    assert "body" in entries[1].reason
+
+
+@pytest.mark.parametrize(
+    ("decisions", "before", "after"),
+    [
+        ((), ("bn",), ("bn",)),
+        ((Fold("bn", ("dense",), "next"),), ("bn",), ("bn",)),
+        ((Refusal("bn", "why"),), ("bn",), ()),
+        ((Refusal("bn", "why"), Refusal("bn", "why")), ("bn",), ("bn",)),
+    ],
+)
+def test_an_account_that_does_not_add_up_is_an_error(decisions: Any, before: Any, after: Any) -> None:
+    with pytest.raises(LedgerUnbalanced, match="does not add up"):
+        check_balance(decisions, before, after)
