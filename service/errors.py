@@ -15,6 +15,7 @@ No HTTP in here: `protocols/http_errors.py` holds the one table from error to st
     ├── DeviceUnavailable         the device that was asked for does not work here
     ├── SettingsInvalid
     ├── PredictionFailed          the runtime failed on a valid instance
+    ├── Overloaded                more requests wait than can be answered soon
     └── RequestError              the client's mistake
         ├── BodyMalformed
         ├── BodyTooLarge
@@ -76,6 +77,18 @@ class SettingsInvalid(FoldserveError):
 
 class PredictionFailed(FoldserveError):
     """ONNX Runtime failed on an instance that fits the signature."""
+
+
+class Overloaded(FoldserveError):
+    """So many requests wait already that this one is refused at once.
+
+    Attributes:
+        retry_after_seconds: when those that wait now will have been answered.
+    """
+
+    def __init__(self, message: str, *, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class RequestError(FoldserveError):

@@ -1,1 +1,1 @@
-"""One wire contract a file, all over the same predictor."""
+"""What is spoken over HTTP, one wire contract a file, all over the same predictor."""

@@ -1,0 +1,58 @@
+"""The few lines that the server says when it is ready: what is served, on what device, and a request to paste."""
+
+from __future__ import annotations
+
+import shlex
+
+from service.protocols.directory import Directory
+from service.protocols.documents import example_request, foldserve_version
+from service.protocols.hot_path import Lane
+from service.protocols.predict import encode_request
+
+LONGEST_PASTED_BODY = 240
+
+
+def announce(directory: Directory, url: str) -> list[str]:
+    """Say what is served at `url`."""
+    lanes = directory.lanes.values()
+    models = [line for lane in lanes for line in (_describe_model(lane), _describe_device(lane))]
+    return [
+        f"foldserve {foldserve_version()}",
+        *models,
+        f"listening on {url}, documents at {url}/docs",
+        _curl(directory, url),
+    ]
+
+
+def warn_of_devices(directory: Directory) -> list[str]:
+    """Say which models compute on the CPU although a GPU would have been taken, and why."""
+    placements = [lane.endpoint.model.predictor.placement for lane in directory.lanes.values()]
+    return [f"serving on the CPU: {reason}" for reason in sorted({placement.reason for placement in placements} - {""})]
+
+
+def _describe_model(lane: Lane) -> str:
+    model = lane.endpoint.model
+    if model.manifest is None:
+        return f"{model.name}: a bare model, so no digests and no examples to replay"
+    worst = max(model.self_check.max_differences.values(), default=0.0)
+    return (
+        f"{model.name}, version {model.version}: digests match, {model.self_check.num_examples} examples replayed, "
+        f"largest difference {worst:.2g}"
+    )
+
+
+def _describe_device(lane: Lane) -> str:
+    placement = lane.endpoint.model.predictor.placement
+    microseconds = lane.endpoint.model.self_check.median_seconds * 1e6
+    place = "on the event loop" if lane.thread is None else "in a thread of its own"
+    return f"  {placement.provider} (asked for: {placement.requested}), {microseconds:.0f} µs a run, {place}"
+
+
+def _curl(directory: Directory, url: str) -> str:
+    model = (directory.default or next(iter(directory.lanes.values()))).endpoint.model
+    base = f"{url}/models/{model.name}"
+    body = encode_request(example_request(model)).decode()
+    post = f"curl -s {base}/predict -H 'content-type: application/json' -d"
+    if len(body) <= LONGEST_PASTED_BODY:
+        return f"try: {post} {shlex.quote(body)}"
+    return f"try: curl -s {base}/example | {post} @-"

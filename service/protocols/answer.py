@@ -1,0 +1,23 @@
+"""An answer before it is HTTP: status and body, so that every way of sending it sends the same one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request gets. `reason` is empty for a success, else the error's code, for the metrics.
+
+    `headers` are those beyond content type and length.
+    """
+
+    status: int
+    body: bytes
+    reason: str = ""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    def all_headers(self) -> list[tuple[bytes, bytes]]:
+        """Give the headers as ASGI takes them."""
+        length = str(len(self.body)).encode()
+        return [(b"content-type", b"application/json"), (b"content-length", length), *self.headers]

@@ -1,0 +1,78 @@
+"""The one table from error to HTTP status, and the one form that every refusal has.
+
+    {"error": "instance[3]: expected a number, got null", "code": "instance_invalid",
+     "field": "instance[3]", "expected": "a number", "got": "null"}
+
+`error` and `code` are always there, the others where they say something. Never a stack trace, never the whole input.
+"""
+
+from __future__ import annotations
+
+import http
+import re
+from typing import Any
+
+import msgspec
+
+from service.errors import (
+    BodyMalformed,
+    BodyTooLarge,
+    FoldserveError,
+    InstanceInvalid,
+    MediaTypeUnsupported,
+    ModelUnknown,
+    Overloaded,
+    PredictionFailed,
+    RequestError,
+)
+from service.protocols.answer import Answer
+
+STATUS: dict[type[FoldserveError], int] = {
+    BodyMalformed: 400,
+    ModelUnknown: 404,
+    BodyTooLarge: 413,
+    MediaTypeUnsupported: 415,
+    InstanceInvalid: 422,
+    Overloaded: 429,
+    PredictionFailed: 500,
+}
+
+
+def answer_error(error: FoldserveError) -> Answer:
+    """Turn an error into its answer."""
+    status = STATUS.get(type(error), 500)
+    code = code_of(type(error))
+    return Answer(status, _encode(str(error), code, _details(error)), code, _headers(error))
+
+
+def answer_status(status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Answer:
+    """Answer with a status that no error of ours stands for, such as 405."""
+    code = re.sub(r"\W+", "_", http.HTTPStatus(status).phrase.lower())
+    return Answer(status, _encode(message, code, {}), code, headers)
+
+
+def code_of(kind: type[FoldserveError]) -> str:
+    """Give the error's code: InstanceInvalid is `instance_invalid`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+
+
+def _details(error: FoldserveError) -> dict[str, str]:
+    if not isinstance(error, RequestError):
+        return {}
+    details = {"field": error.field, "expected": error.expected, "got": error.got}
+    return {key: value for key, value in details.items() if value}
+
+
+def _headers(error: FoldserveError) -> tuple[tuple[bytes, bytes], ...]:
+    match error:
+        case Overloaded():
+            return ((b"retry-after", str(error.retry_after_seconds).encode()),)
+        case BodyTooLarge():
+            # What is left of the body is never read, so the connection can not be used again.
+            return ((b"connection", b"close"),)
+        case _:
+            return ()
+
+
+def _encode(message: str, code: str, details: dict[str, Any]) -> bytes:
+    return msgspec.json.encode({"error": message, "code": code, **details})
