@@ -146,15 +146,17 @@ class OutputParity:
 
 @dataclass(frozen=True, kw_only=True)
 class ParityReport:
-    """The unfolded network in float64 against the service's own predictor, over the held-out split.
+    """The unfolded network against the service's own predictor, over the held-out split.
 
-    `label_agreement` is the share of instances for which both name the same label.
+    `label_agreement` is the share of instances for which both name the same label. `reference_dtype` is what the
+    unfolded network computed in: float64, unless it can not. `provider` is ONNX Runtime's, which ran the predictor.
     """
 
     num_instances: int
     outputs: tuple[OutputParity, ...]
     label_agreement: float
-    device: str
+    reference_dtype: str
+    provider: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,17 +261,25 @@ def check_name_and_version(name: str, version: str) -> None:
         raise ManifestInvalid(f"the model version {version!r} is not allowed: expected a whole number such as 1")
 
 
+def check_free(directory: Path, *, overwrite: bool) -> None:
+    """Make sure that a bundle may be written to `directory`, and touch nothing.
+
+    Raises:
+        BundleExists: there is a bundle already, and `overwrite` is false.
+    """
+    if (directory / MANIFEST_FILE).exists() and not overwrite:
+        raise BundleExists(f"{directory} holds a bundle already: write another version, or say --overwrite")
+
+
 def claim_directory(directory: Path, *, overwrite: bool) -> None:
     """Make `directory` ready to be written: it exists afterwards and holds no manifest.
 
     Raises:
         BundleExists: there is a bundle already, and `overwrite` is false.
     """
-    manifest_path = directory / MANIFEST_FILE
-    if manifest_path.exists() and not overwrite:
-        raise BundleExists(f"{directory} holds a bundle already: write another version, or say --overwrite")
+    check_free(directory, overwrite=overwrite)
     directory.mkdir(parents=True, exist_ok=True)
-    manifest_path.unlink(missing_ok=True)
+    (directory / MANIFEST_FILE).unlink(missing_ok=True)
 
 
 def _check_place(directory: Path, manifest: Manifest) -> None:

@@ -7,6 +7,7 @@ JSON but not as float32. Whatever fails here is read again by `diagnosis.explain
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from service.bundle import Feature, Signature
 from service.diagnosis import explain, find_mistake
-from service.errors import InstanceInvalid, RequestError
+from service.errors import RequestError
 
 Array = NDArray[Any]
 TYPECODES = {"float32": "f", "float64": "d", "int64": "q"}
@@ -32,8 +33,7 @@ class InstanceReader:
         self._signature = signature
         self._read = _plan_reading(signature)
         self._shape = signature.input.shape
-        self._dtype = np.dtype(signature.input.dtype)
-        self._zeros = np.zeros(self._shape, self._dtype).ravel()
+        self._size = math.prod(self._shape)
 
     def decode(self, body: bytes) -> Array:
         """Turn a body `{"instance": …}` into an array of the signature's dtype and shape.
@@ -45,8 +45,7 @@ class InstanceReader:
             values = self._read(body)
         except REFUSALS:
             raise self.explain(body) from None
-        # 0 × a finite number is 0; 0 × inf and 0 × NaN are not. Three times as fast as isfinite().all().
-        if values.size != self._zeros.size or values.dot(self._zeros) != 0:
+        if values.size != self._size or not np.isfinite(values).all():
             raise self.explain(body)
         return values.reshape(self._shape)
 
@@ -92,7 +91,7 @@ def _plan_nested(signature: Signature, number: type, read_flat: Callable[[bytes]
             nested = np.array(decode(body).instance, dtype=wide)
         _refuse_second_colon(body)
         if nested.shape != signature.input.shape:
-            raise InstanceInvalid("the instance has another shape")
+            raise ValueError("the instance has another shape")
         with np.errstate(over="ignore"):
             return nested.astype(signature.input.dtype).ravel()
 

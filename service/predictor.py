@@ -62,7 +62,6 @@ class Predictor:
         self._session = session
         self._input = session.input[0]
         self._scores = session.outputs[0][0]
-        self._zeros = np.zeros_like(self._scores)
         self._labels: Sequence[str | int] = self.signature.labels or range(len(self._scores))
         self.reader = InstanceReader(self.signature)
 
@@ -85,7 +84,7 @@ class Predictor:
         """
         self._compute(instance)
         scores = self._scores.copy()
-        if scores.dot(self._zeros) != 0:  # inf × 0 and NaN × 0 are not 0
+        if not np.isfinite(scores).all():
             raise _scores_not_finite(scores)
         index = int(scores.argmax())
         return Prediction(index, self._labels[index], scores)

@@ -49,11 +49,12 @@ class Workers:
         reader, writer = spawn.Pipe(duplex=False)
         process = self._start(writer)
         writer.close()
-        wait([reader, process.sentinel])
-        if not reader.poll():
-            process.join()
-            return process.exitcode or 0
-        reader.close()
+        with reader:
+            try:
+                reader.recv()
+            except EOFError:  # it ended without a word to us
+                process.join()
+                return 0 if self._stopping else process.exitcode or 1
         return 0
 
     def _start(self, ready: Connection | None = None) -> SpawnProcess:

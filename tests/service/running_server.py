@@ -1,0 +1,80 @@
+"""A real server in a process of its own, on a free port: what the end-to-end tests talk to."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import httpx
+
+START_SECONDS = 60
+
+
+@dataclass
+class RunningServer:
+    """The process, what it has printed so far, and its address."""
+
+    process: subprocess.Popen[str]
+    url: str = ""
+    out: list[str] = field(default_factory=list)
+    err: list[str] = field(default_factory=list)
+
+    def client(self) -> httpx.Client:
+        """Open a client; close it after use."""
+        return httpx.Client(base_url=self.url, timeout=30)
+
+
+@contextmanager
+def running_server(*arguments: str) -> Iterator[RunningServer]:
+    """Start `python -m service` on a free port, and stop it afterwards."""
+    command = [sys.executable, "-W", "error", "-m", "service", "--port", "0", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    server = RunningServer(process)
+    listening = threading.Event()
+    readers = [
+        threading.Thread(target=_collect, args=(process.stdout, server.out, listening)),
+        threading.Thread(target=_collect, args=(process.stderr, server.err, listening)),
+    ]
+    for reader in readers:
+        reader.start()
+    try:
+        _wait_for_address(server, listening)
+        yield server
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+        for reader in readers:
+            reader.join()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def run_and_fail(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Start `python -m service` where it should refuse to start."""
+    command = [sys.executable, "-m", "service", "--port", "0", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=START_SECONDS, check=False)
+
+
+def _wait_for_address(server: RunningServer, listening: threading.Event) -> None:
+    for _ in range(START_SECONDS * 10):
+        if listening.wait(0.1):
+            break
+        if server.process.poll() is not None:
+            break
+    found = re.search(r"listening on (http://\S+),", "".join(server.out))
+    if found is None:
+        raise RuntimeError(f"the server did not start: {server.out} {server.err}")
+    server.url = found.group(1)
+
+
+def _collect(stream: object, lines: list[str], listening: threading.Event) -> None:
+    for line in stream:  # type: ignore[attr-defined]
+        lines.append(line)
+        if line.startswith("try: "):
+            listening.set()
