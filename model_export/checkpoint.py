@@ -53,12 +53,12 @@ class Run:
 
     @property
     def best(self) -> Epoch:
-        """The first of the epochs with the highest valid accuracy.
+        """The last of the epochs with the highest valid accuracy: the schedule ends with the smallest steps.
 
         Raises:
             ValueError: there was no epoch yet.
         """
-        return max(self.history, key=lambda epoch: epoch.valid_accuracy)
+        return max(self.history, key=lambda epoch: (epoch.valid_accuracy, epoch.epoch))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

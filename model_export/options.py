@@ -27,8 +27,8 @@ class TrainingOptions:
 
     epochs: int = 30
     batch_size: int = 64
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
+    learning_rate: float = 1e-2
+    weight_decay: float = 0.1
     patience: int | None = None
     seed: int = 0
     precision: Precision = "32"

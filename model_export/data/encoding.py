@@ -42,7 +42,7 @@ def _one_hot(column: pd.Series[Any], feature: Feature) -> NDArray[np.float32]:
     import pandas as pd
 
     words = column.astype(str)
-    codes = pd.Categorical(words, categories=list(feature.categories)).codes
+    codes = pd.Index(feature.categories).get_indexer(pd.Index(words))
     if (codes < 0).any():
         unknown = words[codes < 0].iloc[0]
         known = ", ".join(feature.categories)
