@@ -37,10 +37,11 @@ class FrozenStatistics:
 
 
 def block_statistics(block: torch.Tensor) -> FrozenStatistics:
-    """Measure one block of activations, shape (N, C, …): every axis but the channel axis counts as data."""
-    channels = block.detach().to(torch.float64).transpose(0, 1).flatten(start_dim=1)
-    var, mean = torch.var_mean(channels, dim=1, correction=0)
-    return FrozenStatistics(mean=mean.cpu().numpy(), var=var.cpu().numpy(), num_values=channels.shape[1])
+    """Measure one block of activations, shape (N, C, …): every axis but the channel axis counts as data. Two passes."""
+    channels = block.detach().transpose(0, 1).flatten(start_dim=1).to(torch.float64)
+    mean = channels.mean(dim=1, keepdim=True)
+    var = (channels - mean).square_().mean(dim=1)
+    return FrozenStatistics(mean=mean.squeeze(1).cpu().numpy(), var=var.cpu().numpy(), num_values=channels.shape[1])
 
 
 def merge(first: FrozenStatistics, second: FrozenStatistics) -> FrozenStatistics:
