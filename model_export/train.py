@@ -138,9 +138,10 @@ def _plan(source: DataSource, network: NetworkOptions, options: TrainingOptions,
 
 
 def _is_over(run: Run) -> bool:
-    num_epochs = len(run.history)
-    out_of_patience = run.options.patience is not None and num_epochs - run.best.epoch >= run.options.patience
-    return num_epochs >= run.options.epochs or out_of_patience
+    """Whether all epochs are done or patience ran out, for which an equally good epoch is no better one."""
+    num_epochs, patience = len(run.history), run.options.patience
+    first_best = max(run.history, key=lambda epoch: epoch.valid_accuracy)
+    return num_epochs >= run.options.epochs or (patience is not None and num_epochs - first_best.epoch >= patience)
 
 
 def _fit(
@@ -303,6 +304,8 @@ def _resumable(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as err:
+        if not isinstance(err, KeyboardInterrupt) and not isinstance(err.__context__, KeyboardInterrupt):
+            raise
         last_path = run_dir / LAST
         way = f"go on with --resume {last_path}" if last_path.exists() else "no epoch was complete: start again"
         raise TrainingInterrupted(f"interrupted: {way}") from err

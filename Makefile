@@ -1,0 +1,62 @@
+# One verb each. `make demo` and `make test` set everything up on their own: a .venv here, versions from constraints.txt.
+#
+# RUNTIME is the extra that brings ONNX Runtime, one of
+#   gpu               onnxruntime-gpu with CUDA 13 and cuDNN 9 from PyPI (some 2 GB): where an NVIDIA driver is
+#   gpu-system-cuda   onnxruntime-gpu alone: Linux on x86-64 without a driver, where those 2 GB could not be loaded anyway
+#   cpu               onnxruntime: macOS, Arm
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+RUNTIME ?= $(shell case "$$(uname -s)-$$(uname -m)" in \
+	(Linux-x86_64) if command -v nvidia-smi >/dev/null 2>&1; then echo gpu; else echo gpu-system-cuda; fi ;; \
+	(*) echo cpu ;; esac)
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALLED = $(VENV)/.installed-$(RUNTIME)
+
+.PHONY: demo serve test lint format test-slow test-service bench image install clean
+
+demo: $(INSTALLED)  ## train, freeze, export, fold, verify, serve and predict, on scikit-learn's digits
+	@$(BIN)/python -m model_export demo
+
+serve: $(INSTALLED)  ## serve the bundles in models/
+	@$(BIN)/python -m service --models models
+
+test: lint  ## all tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test-slow: $(INSTALLED)  ## Fashion-MNIST to its accuracy (needs Debian's dataset-fashion-mnist), several minutes
+	$(BIN)/python -m pytest -m slow
+
+test-service:  ## the service's tests where torch is not installed
+	$(MAKE) VENV=.venv-service EXTRAS=test-service .venv-service/.installed-$(RUNTIME)
+	.venv-service/bin/python -m pytest tests/service -m "not slow"
+
+bench: $(INSTALLED)  ## requests a second and latency, beside a no-op server and the tutorial's FastAPI (needs wrk)
+	$(BIN)/python -m benchmarks.serving
+
+image:  ## the slim CPU image; `make image TARGET=gpu` for the other
+	docker build --target $(or $(TARGET),cpu) --tag foldserve:$(or $(TARGET),cpu) .
+
+install: $(INSTALLED)  ## only the set-up
+
+EXTRAS ?= train,dev
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing foldserve[$(RUNTIME),$(EXTRAS)] into $(VENV): a minute or two"
+	@rm -f $(VENV)/.installed-*
+	@$(BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu 2>/dev/null || true
+	$(PIP_INSTALL) --editable ".[$(RUNTIME),$(EXTRAS)]"
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-service .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,0 +1,192 @@
+"""The command line: `python -m model_export train | export | fold | inspect | demo`.
+
+Each command imports what it needs when it runs, so that `fold` and `inspect` never wait for torch. What can go wrong
+ends as one sentence on standard error and exit code 1; a traceback here is a defect.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from model_export.options import TrainingOptions
+from service.errors import FoldserveError
+
+app = typer.Typer(
+    name="model_export",
+    help="Train a network with Batch Normalization, freeze it, fold it, prove that nothing changed, bundle it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+DEFAULTS = TrainingOptions()
+
+
+@app.command()
+def train(  # noqa: PLR0913, PLR0917 - one argument for each flag
+    data: Annotated[
+        str,
+        typer.Option(help="digits, fashion-mnist, a .csv, .parquet or .npz file, or a folder with a subfolder a class"),
+    ] = "digits",
+    target: Annotated[str | None, typer.Option(help="for a table: the column that holds the class")] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="for a table: a column to leave out; may be repeated")
+    ] = None,
+    directory: Annotated[
+        str | None,
+        typer.Option(help="for fashion-mnist: the folder with its four IDX files, if not where Debian puts them"),
+    ] = None,
+    network: Annotated[
+        str,
+        typer.Option(
+            help="mlp, convnet, or your own as package.module:factory, called with (instance_shape, num_outputs)"
+        ),
+    ] = "mlp",
+    placement: Annotated[
+        str | None,
+        typer.Option(
+            help="where BatchNorm stands: first+after (mlp's default), first+before (convnet's), first, after, before "
+            "or none"
+        ),
+    ] = None,
+    activation: Annotated[
+        str | None, typer.Option(help="elu (mlp's default), relu (convnet's), leaky_relu, gelu, silu, tanh, sigmoid")
+    ] = None,
+    hidden: Annotated[
+        str | None,
+        typer.Option(help="widths of the hidden layers, 300,100 (mlp's default); channels for a convnet, 32,64,128"),
+    ] = None,
+    dropout: Annotated[
+        float | None, typer.Option(help="share of values dropped before the last layer [default: 0]")
+    ] = None,
+    momentum: Annotated[
+        float | None,
+        typer.Option(
+            help="PyTorch's: new = (1 - momentum) * old + momentum * batch [default: 0.1]. Keras' and ONNX' is the "
+            "other share: their 0.99 is 0.01 here"
+        ),
+    ] = None,
+    eps: Annotated[
+        float | None, typer.Option(help="the number inside BatchNorm's root [default: 1e-05]; Keras' is 1e-3")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="how often each instance is seen, at most")] = DEFAULTS.epochs,
+    batch_size: Annotated[int, typer.Option(help="instances in a step")] = DEFAULTS.batch_size,
+    learning_rate: Annotated[float, typer.Option(help="peak of the one-cycle schedule")] = DEFAULTS.learning_rate,
+    weight_decay: Annotated[float, typer.Option(help="AdamW's")] = DEFAULTS.weight_decay,
+    patience: Annotated[
+        int | None, typer.Option(help="stop after so many epochs without a better valid accuracy [default: never]")
+    ] = DEFAULTS.patience,
+    seed: Annotated[
+        int, typer.Option(help="of the splits, the first weights and the order of instances")
+    ] = DEFAULTS.seed,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    precision: Annotated[str, typer.Option(help="32, or bf16 where autocast finds it safe")] = DEFAULTS.precision,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="go on with the run that left this last.ckpt; no other option but --device counts then"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for the checkpoints [default: runs/ and the data's name]")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="replace a run that is there already")] = False,
+    quiet: Annotated[bool, typer.Option(help="no progress bar")] = False,
+) -> None:
+    """Train a network; leaves best.ckpt and last.ckpt in a folder under runs/."""
+    from model_export.command_train import TrainCommand, run_train
+
+    command = TrainCommand(
+        data=data,
+        target=target,
+        ignore=tuple(ignore or ()),
+        directory=directory,
+        network=network,
+        placement=placement,
+        activation=activation,
+        hidden=hidden,
+        dropout=dropout,
+        momentum=momentum,
+        eps=eps,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        patience=patience,
+        seed=seed,
+        device=device,
+        precision=precision,
+        resume=resume,
+        out=out,
+        overwrite=overwrite,
+        quiet=quiet,
+    )
+    run_train(command, Console())
+
+
+@app.command()
+def export(  # noqa: PLR0913, PLR0917
+    checkpoint: Annotated[Path, typer.Argument(help="the best.ckpt that `train` left")],
+    out: Annotated[Path, typer.Option(help="where the bundle goes: models/NAME/VERSION")],
+    statistics: Annotated[
+        str, typer.Option(help="exact: over the whole training set; ema: the moving averages as trained")
+    ] = "exact",
+    device: Annotated[str, typer.Option(help="what the bundle is verified on: auto, cpu or cuda")] = "auto",
+    raw: Annotated[Path | None, typer.Option(help="also keep the ONNX graph before folding, in this file")] = None,
+    overwrite: Annotated[bool, typer.Option(help="replace a bundle that is there already")] = False,
+) -> None:
+    """Freeze, export, fold, verify, and write a bundle that the service reads."""
+    from model_export.command_export import run_export
+
+    run_export(checkpoint, out, Console(), statistics=statistics, device=device, raw_path=raw, overwrite=overwrite)
+
+
+@app.command()
+def fold(
+    source: Annotated[Path, typer.Argument(metavar="IN.onnx", help="any ONNX model with BatchNormalization nodes")],
+    target: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="where the folded model goes")],
+    report: Annotated[Path | None, typer.Option(help="write the ledger to this file, as JSON")] = None,
+) -> None:
+    """Fold the BatchNorms of an ONNX model into the layers next to them; needs no torch."""
+    from model_export.command_fold import run_fold
+
+    run_fold(source, target, Console(), report_path=report)
+
+
+@app.command()
+def inspect(bundle: Annotated[Path, typer.Argument(help="a bundle: models/NAME/VERSION")]) -> None:
+    """Show what a bundle is: signature, training, statistics, fold ledger, parity. Its digests are checked."""
+    from model_export.present import show_bundle
+    from service.bundle import read_bundle
+
+    show_bundle(read_bundle(bundle).manifest, Console())
+
+
+@app.command()
+def demo(
+    models: Annotated[Path, typer.Option(help="the root that the bundle digits/1 is written to")] = Path("models"),
+    runs: Annotated[Path, typer.Option(help="the folder that the checkpoints are written to")] = Path("runs"),
+) -> None:
+    """The whole path on scikit-learn's digits: train, freeze, export, fold, verify, serve, predict."""
+    from model_export.demo import run_demo
+
+    run_demo(models, runs, Console())
+
+
+def main() -> None:
+    """Run the command line; what foldserve can explain ends as one sentence."""
+    try:
+        app()
+    except FoldserveError as err:
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(err))}", soft_wrap=True, highlight=False)
+        sys.exit(1)
+    except KeyboardInterrupt as err:
+        Console(stderr=True).print(f"\n{escape(str(err) or 'interrupted')}", soft_wrap=True, highlight=False)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

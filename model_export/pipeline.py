@@ -1,0 +1,173 @@
+"""The story of an export, told once: from a checkpoint to a bundle that is proved to answer as the network does.
+
+Everything that can be refused is refused before the bundle's directory holds a manifest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import importlib.metadata
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import onnx_ir as ir
+import onnxruntime as ort
+from torch import nn
+
+from model_export.checkpoint import Run, load_network, load_splits_of, read_checkpoint
+from model_export.data import Splits
+from model_export.examples import pick_examples
+from model_export.export import export_raw
+from model_export.fold import fold
+from model_export.fold.files import save_model
+from model_export.freeze import freeze
+from model_export.statistics import (
+    FrozenStatistics,
+    describe_statistics,
+    estimate_statistics,
+    moving_average_statistics,
+)
+from model_export.verify import compute_reference, verify
+from service.bundle import (
+    MODEL_FILE,
+    Bundle,
+    Manifest,
+    Signature,
+    StatisticsReport,
+    TensorSpec,
+    TrainingReport,
+    check_free,
+    check_name_and_version,
+    write_bundle,
+)
+from service.device import Device
+from service.predictor import open_predictor
+
+Method = Literal["ema", "exact"]
+Announce = Callable[[str], None]
+PRODUCERS = ("foldserve", "torch", "onnx", "onnx-ir", "onnxscript", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest:
+    """What to export, how, and where to. `raw_path` keeps the graph before folding, for those who want to look."""
+
+    checkpoint: Path
+    out: Path
+    statistics: Method = "exact"
+    device: Device = "auto"
+    overwrite: bool = False
+    raw_path: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The model's name: the last but one part of the place."""
+        return self.out.resolve().parent.name
+
+    @property
+    def version(self) -> str:
+        """The model's version: the last part of the place."""
+        return self.out.resolve().name
+
+
+def build_bundle(request: ExportRequest, announce: Announce = lambda _: None) -> Bundle:
+    """Build the bundle that `request` asks for; `announce` is told what is being done.
+
+    Raises:
+        ExportError: a room refused, and says why and what to do.
+        BundleError, BundleExists: the place can not take the bundle, or the model can not be opened.
+    """
+    _check_place(request)
+    checkpoint = read_checkpoint(request.checkpoint)
+    network, splits = load_network(checkpoint), load_splits_of(checkpoint)
+    announce(f"Freezing the {request.statistics} statistics")
+    statistics = _choose_statistics(network, splits, request.statistics)
+    frozen = freeze(network, statistics)
+    announce("Exporting to ONNX")
+    raw = export_raw(frozen, instance_shape=splits.instance_shape)
+    announce("Folding")
+    folded = fold(raw)
+    announce("Verifying on the held-out split")
+    reference = compute_reference(frozen, splits.test.instances)
+    with _saved(folded.model, raw, request.raw_path) as model_path:
+        signature = _signature(checkpoint.run)
+        verification = verify(reference, open_predictor(model_path, signature, request.device), splits.test)
+        announce("Writing the bundle")
+        return write_bundle(
+            request.out,
+            manifest=Manifest(
+                name=request.name,
+                version=request.version,
+                signature=signature,
+                statistics=_describe(network, statistics, splits, request.statistics),
+                fold=folded.report,
+                parity=verification.parity,
+                training=_training(checkpoint.run, splits, verification.accuracy),
+                producer=_producer(),
+                created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            ),
+            model_path=model_path,
+            examples=pick_examples(splits, reference.answers),
+            overwrite=request.overwrite,
+        )
+
+
+def _check_place(request: ExportRequest) -> None:
+    check_name_and_version(request.name, request.version)
+    check_free(request.out, overwrite=request.overwrite)
+
+
+def _choose_statistics(network: nn.Module, splits: Splits, method: Method) -> dict[str, FrozenStatistics]:
+    if method == "ema":
+        return moving_average_statistics(network)
+    return estimate_statistics(network, splits.train.instances)
+
+
+def _describe(
+    network: nn.Module, statistics: dict[str, FrozenStatistics], splits: Splits, method: Method
+) -> StatisticsReport:
+    layers = describe_statistics(network, statistics, splits.train.instances)
+    return StatisticsReport(method=method, num_instances=len(splits.train), layers=layers)
+
+
+@contextlib.contextmanager
+def _saved(folded: ir.Model, raw: ir.Model, raw_path: Path | None) -> Iterator[Path]:
+    """The folded model as a file, for as long as it is being proved; and the raw one, where somebody wants it."""
+    if raw_path is not None:
+        save_model(raw, raw_path)
+    with tempfile.TemporaryDirectory(prefix="foldserve-") as folder:
+        model_path = Path(folder) / MODEL_FILE
+        save_model(folded, model_path)
+        yield model_path
+
+
+def _signature(run: Run) -> Signature:
+    labels = (run.spec.num_outputs,)
+    return Signature(
+        input=TensorSpec(name="instance", dtype="float32", shape=run.spec.instance_shape),
+        outputs=tuple(TensorSpec(name=name, dtype="float32", shape=labels) for name in ("scores", "logits")),
+        labels=run.labels,
+        features=run.features,
+    )
+
+
+def _training(run: Run, splits: Splits, accuracy: float) -> TrainingReport:
+    return TrainingReport(
+        data=run.data_name,
+        network=run.spec.options.network,
+        seed=run.options.seed,
+        num_epochs=len(run.history),
+        num_train=len(splits.train),
+        num_test=len(splits.test),
+        test_accuracy=accuracy,
+    )
+
+
+def _producer() -> dict[str, str]:
+    versions = {name: importlib.metadata.version(name) for name in PRODUCERS}
+    return {"python": platform.python_version(), **versions, "onnxruntime": ort.__version__}

@@ -1,0 +1,116 @@
+"""Shows a bundle to a person at a terminal: what was made, where each BatchNorm went, and how well it all agrees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from service.bundle import FoldReport, LedgerEntry, Manifest, ParityReport, Signature, StatisticsReport, TensorSpec
+
+MAX_NAMED = 8  # channels named one by one; more are counted
+
+
+def show_bundle(manifest: Manifest, console: Console) -> None:
+    """The whole story of a bundle, in five parts."""
+    training = manifest.training
+    console.print(f"[bold]{manifest.name}[/] version {manifest.version}, made {manifest.created}")
+    console.print(f"  takes     {escape(describe_instance(manifest.signature))}")
+    console.print(f"  answers   {len(manifest.signature.labels)} labels: {escape(_some(manifest.signature.labels))}")
+    console.print(
+        f"  trained   {escape(training.network)} on {escape(training.data)}, {training.num_epochs} epochs, "
+        f"{training.num_train} instances, seed {training.seed}"
+    )
+    console.print(f"  accuracy  {training.test_accuracy:.4f} on {training.num_test} held-out instances, as served")
+    show_statistics(manifest.statistics, manifest.signature, console)
+    show_ledger(manifest.fold, console)
+    show_parity(manifest.parity, console)
+
+
+def show_ledger(report: FoldReport, console: Console) -> None:
+    """Every BatchNorm: into which layer, in which direction, or why it stays."""
+    folded = sum(entry.outcome == "folded" for entry in report.entries)
+    table = Table(title=f"Fold ledger: {folded} of {len(report.entries)} BatchNorms folded", title_justify="left")
+    for column in ("BatchNorm", "outcome", "where to, or why not"):
+        table.add_column(column, overflow="fold")
+    for entry in report.entries:
+        table.add_row(escape(entry.batchnorm), entry.outcome, escape(_where_to(entry)))
+    console.print(table if report.entries else "Fold ledger: the model holds no BatchNorm")
+    console.print(f"  nodes     {report.num_nodes_before} before, {report.num_nodes_after} after")
+
+
+def show_statistics(report: StatisticsReport, signature: Signature, console: Console) -> None:
+    """How the frozen statistics fit the training set, and which channels are dangerous."""
+    table = Table(title=f"Statistics: {report.method}, over {report.num_instances} instances", title_justify="left")
+    for column in ("BatchNorm", "channels", "values", "residual of mean", "of variance", "largest gain"):
+        table.add_column(column, justify="left" if column == "BatchNorm" else "right")
+    for layer in report.layers:
+        residuals = (_number(layer.residual_mean), _number(layer.residual_variance))
+        counts = (str(layer.num_channels), str(layer.num_values))
+        table.add_row(escape(layer.batchnorm), *counts, *residuals, f"{layer.max_gain:.3g}")
+    console.print(table)
+    for number, layer in enumerate(report.layers):
+        if layer.constant_channels:
+            names = _channel_names(layer.constant_channels, signature if number == 0 else None)
+            console.print(
+                f"  [yellow]caution[/]   {escape(layer.batchnorm)}: {len(layer.constant_channels)} channels were "
+                f"constant in training ({escape(_some(names))}); another value there is amplified by up to "
+                f"{layer.max_gain:.3g}"
+            )
+
+
+def show_parity(report: ParityReport, console: Console) -> None:
+    """Served against trained."""
+    table = Table(
+        title=f"Parity: served on {report.provider} against the unfolded network in {report.reference_dtype}, "
+        f"{report.num_instances} held-out instances",
+        title_justify="left",
+    )
+    for column in ("output", "largest difference", "mean difference", "tolerance"):
+        table.add_column(column, justify="left" if column == "output" else "right")
+    for output in report.outputs:
+        numbers = (output.max_difference, output.mean_difference, output.tolerance)
+        table.add_row(output.output, *(f"{number:.1e}" for number in numbers))
+    console.print(table)
+    console.print(f"  labels    agree for {report.label_agreement:.2%} of the instances")
+
+
+def describe_instance(signature: Signature) -> str:
+    """What one instance is, in one line."""
+    if signature.features:
+        return f"{len(signature.features)} features: {_some(feature.name for feature in signature.features)}"
+    return _describe_tensor(signature.input)
+
+
+def _describe_tensor(spec: TensorSpec) -> str:
+    return f"{spec.dtype} of shape {list(spec.shape)}"
+
+
+def _where_to(entry: LedgerEntry) -> str:
+    if entry.outcome == "kept":
+        return entry.reason
+    words = {"previous": "the layer before it", "next": "the layer behind it"}
+    through = f", through {', '.join(entry.path)}" if entry.path else ""
+    return f"{entry.direction}: {', '.join(entry.into)}, {words.get(entry.direction, '')}{through}"
+
+
+def _channel_names(channels: Iterable[int], signature: Signature | None) -> list[str]:
+    """Channels of a first BatchNorm over a table are columns and have names; others have numbers."""
+    columns = [
+        f"{feature.name}={category}" if category else feature.name
+        for feature in (signature.features if signature else ())
+        for category in feature.categories or ("",)
+    ]
+    return [columns[channel] if channel < len(columns) else str(channel) for channel in channels]
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - MAX_NAMED} more" if len(listed) > MAX_NAMED else ""
+    return ", ".join(listed[:MAX_NAMED]) + more
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}"

@@ -1,0 +1,107 @@
+"""Parity: does the model that will be served answer as the network that was trained?
+
+The reference is the unfolded network in PyTorch, in float64, so that what is measured is the served model's error and
+not the sum of two. The other side is the service's own Predictor, at the very session options that will serve, one
+instance at a time. The instances are the held-out split, all of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from model_export.data import Split
+from model_export.errors import ParityFailed
+from model_export.inference_copy import inference_copy
+from service.bundle import OutputParity, ParityReport
+from service.predictor import Predictor
+
+# Scores lie between 0 and 1 and are float32: 1e-5 is some 100 units in the last place of the largest, room for sums of
+# a few hundred products in another order; a wrong fold is off by percents. Logits have no such scale of their own:
+# they get the same room relative to the largest of them.
+SCORES_TOLERANCE = 1e-5
+LOGITS_TOLERANCE = 1e-5
+BATCH_SIZE = 1000
+
+Answers = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reference:
+    """What the unfolded network answers: `scores` and `logits`, float64 (instances, labels)."""
+
+    answers: Answers
+    dtype: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """The parity of a model with its network, and the share of the held-out instances that it puts right."""
+
+    parity: ParityReport
+    accuracy: float
+
+
+def compute_reference(network: nn.Module, instances: NDArray[np.float32]) -> Reference:
+    """What `network`, frozen and not folded, answers in float64; in float32 where it holds constants of that dtype."""
+    try:
+        return _reference(network, instances, torch.float64)
+    except RuntimeError:
+        return _reference(network, instances, torch.float32)
+
+
+def verify(reference: Reference, predictor: Predictor, split: Split) -> Verification:
+    """Compare the predictor with the reference, one instance of `split` at a time.
+
+    Raises:
+        ParityFailed: an output differs by more than its tolerance.
+    """
+    served = _serve(predictor, split.instances)
+    outputs = tuple(_compare(name, reference.answers[name], served[name]) for name in reference.answers)
+    labels, expected = served["scores"].argmax(axis=1), reference.answers["scores"].argmax(axis=1)
+    parity = ParityReport(
+        num_instances=len(split),
+        outputs=outputs,
+        label_agreement=float((labels == expected).mean()),
+        reference_dtype=reference.dtype,
+        provider=predictor.placement.provider,
+    )
+    return Verification(parity=parity, accuracy=float((labels == split.labels).mean()))
+
+
+def _reference(network: nn.Module, instances: NDArray[np.float32], dtype: torch.dtype) -> Reference:
+    copy = inference_copy(network, device="cpu").to(dtype)
+    return Reference(answers=_answers(copy, instances, dtype), dtype=str(dtype).removeprefix("torch."))
+
+
+def _answers(network: nn.Module, instances: NDArray[np.float32], dtype: torch.dtype) -> Answers:
+    with torch.inference_mode():
+        batches = torch.split(torch.from_numpy(instances).to(dtype), BATCH_SIZE)
+        logits = torch.cat([network(batch) for batch in batches]).to(torch.float64)
+    return {"scores": logits.softmax(dim=-1).numpy(), "logits": logits.numpy()}
+
+
+def _serve(predictor: Predictor, instances: NDArray[np.float32]) -> Answers:
+    answers = [predictor.outputs(instance) for instance in instances]
+    return {name: np.stack([answer[name] for answer in answers]).astype(np.float64) for name in answers[0]}
+
+
+def _compare(output: str, expected: NDArray[np.float64], found: NDArray[np.float64]) -> OutputParity:
+    difference = np.abs(found - expected)
+    tolerance = SCORES_TOLERANCE if output == "scores" else LOGITS_TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    if not difference.max() <= tolerance:  # so that NaN fails too
+        worst = int(np.nanargmax(difference.max(axis=1))) if not np.isnan(difference).all() else 0
+        raise ParityFailed(
+            f"what would be served is not what was trained: {output} differ by {difference.max():.2e} at held-out "
+            f"instance {worst}, allowed are {tolerance:.2e}; no bundle was written"
+        )
+    return OutputParity(
+        output=output,
+        max_difference=float(difference.max()),
+        mean_difference=float(difference.mean()),
+        tolerance=tolerance,
+    )
