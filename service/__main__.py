@@ -24,6 +24,11 @@ def main(arguments: Sequence[str]) -> int:
         listener = _bind(settings)
     except OSError as err:
         return _fail(f"can not listen on {settings.host}, port {settings.port}: {err.strerror}", EXIT_FAILURE)
+    with listener:
+        return _serve(settings, listener)
+
+
+def _serve(settings: Settings, listener: socket.socket) -> int:
     if settings.workers == 1:
         return serve(settings, listener, lambda: None)
     with shared_metrics_directory():

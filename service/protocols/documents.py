@@ -65,11 +65,13 @@ def _add_examples(app: FastAPI, directory: Directory) -> None:
 
 
 def _add_health(app: FastAPI, directory: Directory) -> None:
-    @app.api_route("/health/live", methods=["GET", "HEAD"], summary="Is the process alive?", operation_id="live")
+    @app.head("/health/live", include_in_schema=False)
+    @app.get("/health/live", summary="Is the process alive?")
     async def live() -> Response:
         return _json({"live": True})
 
-    @app.api_route("/health/ready", methods=["GET", "HEAD"], summary="Does it want requests?", operation_id="ready")
+    @app.head("/health/ready", include_in_schema=False)
+    @app.get("/health/ready", summary="Does it want requests?")
     async def ready() -> Response:
         return _json({"ready": directory.ready}, status=200 if directory.ready else 503)
 

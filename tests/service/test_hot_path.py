@@ -1,0 +1,88 @@
+"""The ASGI side of predictions, with a long model's own thread in it, and FastAPI's routes beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.app import App, create_app
+from service.protocols import hot_path
+from service.settings import Settings
+from tests.service.tiny_models import tiny_model, write_tiny_bundle
+
+BODY = b'{"instance":[1,2,3,4]}'
+SCOPE = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> App:
+    """Serve a model that counts as a long one, so that it gets its own thread."""
+    monkeypatch.setattr("service.scheduler.INLINE_LIMIT_SECONDS", 0.0)
+    write_tiny_bundle(tmp_path, tiny_model())
+    return create_app(Settings(models=tmp_path, device="cpu"))
+
+
+def test_a_long_model_answers_from_its_thread_and_through_fastapi_the_same(app: App) -> None:
+    async def main() -> list[tuple[int, bytes]]:
+        async with app.fastapi.router.lifespan_context(app.fastapi):
+            assert app.directory.find("digits").thread is not None
+            answers = []
+            for asgi in (app, app.fastapi):
+                transport = httpx.ASGITransport(app=asgi)
+                async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                    for body in (BODY, b"{"):
+                        response = await client.post("/predict", content=body)
+                        answers.append((response.status_code, response.content))
+            return answers
+
+    hot_good, hot_bad, good, bad = asyncio.run(main())
+    assert hot_good == good
+    assert hot_bad == bad
+    assert (good[0], bad[0]) == (200, 400)
+
+
+def test_a_client_that_leaves_while_it_waits_gets_no_answer(app: App) -> None:
+    sent: list[Any] = []
+    messages = iter([{"type": "http.request", "body": BODY}, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def main() -> None:
+        async with app.fastapi.router.lifespan_context(app.fastapi):
+            lane = app.directory.find("digits")
+            assert lane.thread is not None
+            blocker = lane.thread.submit(time.sleep, 0.2)
+            await hot_path.serve(lane, SCOPE, receive, send)
+            await blocker
+
+    asyncio.run(main())
+    assert sent == []
+
+
+def test_a_bug_is_answered_as_json_without_a_stack_trace(
+    app: App, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def bug(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async def main() -> httpx.Response:
+        async with app.fastapi.router.lifespan_context(app.fastapi):
+            monkeypatch.setattr(app.directory.find("digits").endpoint, "answer", bug)
+            transport = httpx.ASGITransport(app=app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return await client.post("/predict", content=BODY)
+
+    response = asyncio.run(main())
+    assert response.status_code == 500
+    assert response.json()["code"] == "internal_server_error"
+    assert "ZeroDivisionError" not in response.text
+    assert "ZeroDivisionError" in caplog.text
