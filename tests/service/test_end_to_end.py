@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -241,6 +244,30 @@ def test_two_workers_add_their_metrics_up(digits: TinyModel, tmp_path: Path) -> 
         server.process.terminate()
         assert server.process.wait(timeout=30) == 0
     assert server.err == []
+
+
+def test_a_worker_that_is_killed_is_replaced(digits: TinyModel, tmp_path: Path) -> None:
+    write(tmp_path, digits)
+    with running_server("--models", str(tmp_path), "--device", "cpu", "--workers", "2") as server:
+        parent = server.process.pid
+        children = Path(f"/proc/{parent}/task/{parent}/children")
+        before = workers_of(children)
+        while len(before) < 2:
+            before = workers_of(children)
+        os.kill(before[0], signal.SIGKILL)
+        while len(workers_of(children)) < 2 or before[0] in workers_of(children):
+            time.sleep(0.05)
+        with server.client() as client:
+            assert client.post("/predict", content=zeros()).status_code == 200
+        server.process.terminate()
+        assert server.process.wait(timeout=30) == 0
+    assert [line for line in server.err if "a worker died (exit code -9)" in line]
+
+
+def workers_of(children: Path) -> list[int]:
+    """List the worker processes: the children that are not multiprocessing's own helper."""
+    pids = map(int, children.read_text().split())
+    return [pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_the_default_model_is_chosen_among_several(digits: TinyModel, tmp_path: Path) -> None:
