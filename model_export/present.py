@@ -17,13 +17,14 @@ def show_bundle(manifest: Manifest, console: Console) -> None:
     """The whole story of a bundle, in five parts."""
     training = manifest.training
     console.print(f"[bold]{manifest.name}[/] version {manifest.version}, made {manifest.created}")
-    console.print(f"  takes     {escape(describe_instance(manifest.signature))}")
-    console.print(f"  answers   {len(manifest.signature.labels)} labels: {escape(_some(manifest.signature.labels))}")
-    console.print(
-        f"  trained   {escape(training.network)} on {escape(training.data)}, {training.num_epochs} epochs, "
-        f"{training.num_train} instances, seed {training.seed}"
-    )
-    console.print(f"  accuracy  {training.test_accuracy:.4f} on {training.num_test} held-out instances, as served")
+    course = f"{training.num_epochs} epochs, {training.num_train} instances, seed {training.seed}"
+    for line in (
+        f"takes     {describe_instance(manifest.signature)}",
+        f"answers   {len(manifest.signature.labels)} labels: {_some(manifest.signature.labels)}",
+        f"trained   {training.network} on {training.data}, {course}",
+        f"accuracy  {training.test_accuracy:.4f} on {training.num_test} held-out instances, as served",
+    ):
+        console.print(f"  {escape(line)}", soft_wrap=True)
     show_statistics(manifest.statistics, manifest.signature, console)
     show_ledger(manifest.fold, console)
     show_parity(manifest.parity, console)
@@ -32,23 +33,24 @@ def show_bundle(manifest: Manifest, console: Console) -> None:
 def show_ledger(report: FoldReport, console: Console) -> None:
     """Every BatchNorm: into which layer, in which direction, or why it stays."""
     folded = sum(entry.outcome == "folded" for entry in report.entries)
-    table = Table(title=f"Fold ledger: {folded} of {len(report.entries)} BatchNorms folded", title_justify="left")
-    for column in ("BatchNorm", "outcome", "where to, or why not"):
-        table.add_column(column, overflow="fold")
+    console.print(f"[bold]Fold ledger[/]: {folded} of {len(report.entries)} BatchNorms folded")
+    table = Table("BatchNorm", "outcome", "where to, or why not")
     for entry in report.entries:
         table.add_row(escape(entry.batchnorm), entry.outcome, escape(_where_to(entry)))
-    console.print(table if report.entries else "Fold ledger: the model holds no BatchNorm")
+    if report.entries:
+        console.print(table)
     console.print(f"  nodes     {report.num_nodes_before} before, {report.num_nodes_after} after")
 
 
 def show_statistics(report: StatisticsReport, signature: Signature, console: Console) -> None:
     """How the frozen statistics fit the training set, and which channels are dangerous."""
-    table = Table(title=f"Statistics: {report.method}, over {report.num_instances} instances", title_justify="left")
+    console.print(f"[bold]Statistics[/]: {report.method}, over {report.num_instances} training instances")
+    table = Table()
     for column in ("BatchNorm", "channels", "values", "residual of mean", "of variance", "largest gain"):
         table.add_column(column, justify="left" if column == "BatchNorm" else "right")
     for layer in report.layers:
         residuals = (_number(layer.residual_mean), _number(layer.residual_variance))
-        counts = (str(layer.num_channels), str(layer.num_values))
+        counts = (str(layer.num_channels), str(layer.num_values or "-"))
         table.add_row(escape(layer.batchnorm), *counts, *residuals, f"{layer.max_gain:.3g}")
     console.print(table)
     for number, layer in enumerate(report.layers):
@@ -57,17 +59,19 @@ def show_statistics(report: StatisticsReport, signature: Signature, console: Con
             console.print(
                 f"  [yellow]caution[/]   {escape(layer.batchnorm)}: {len(layer.constant_channels)} channels were "
                 f"constant in training ({escape(_some(names))}); another value there is amplified by up to "
-                f"{layer.max_gain:.3g}"
+                f"{layer.max_gain:.3g}",
+                soft_wrap=True,
             )
 
 
 def show_parity(report: ParityReport, console: Console) -> None:
     """Served against trained."""
-    table = Table(
-        title=f"Parity: served on {report.provider} against the unfolded network in {report.reference_dtype}, "
+    console.print(
+        f"[bold]Parity[/]: served on {report.provider} against the unfolded network in {report.reference_dtype}, "
         f"{report.num_instances} held-out instances",
-        title_justify="left",
+        soft_wrap=True,
     )
+    table = Table()
     for column in ("output", "largest difference", "mean difference", "tolerance"):
         table.add_column(column, justify="left" if column == "output" else "right")
     for output in report.outputs:
