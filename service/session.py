@@ -180,11 +180,10 @@ def _bind_host_buffers(
 ) -> Callable[[], None]:
     # An OrtValue borrows the array's memory. The closure keeps all of them alive, the session's owner keeps the arrays.
     values = [ort.OrtValue.ortvalue_from_numpy(array) for array in (instance, *outputs)]
-    binding = _bind(session, signature, values)
-    run_options = ort.RunOptions()
+    run_bound = _plan_bound_run(session, _bind(session, signature, values))
 
     def run(_borrowed: object = values) -> None:
-        session.run_with_iobinding(binding, run_options)
+        run_bound()
 
     return run
 
@@ -196,16 +195,27 @@ def _bind_device_buffers(
         ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), array.dtype.type, "cuda", 0)
         for array in (instance, *outputs)
     ]
-    binding = _bind(session, signature, [instance_value, *output_values])
-    run_options = ort.RunOptions()
+    run_bound = _plan_bound_run(session, _bind(session, signature, [instance_value, *output_values]))
 
     def run() -> None:
         instance_value.update_inplace(instance)
-        session.run_with_iobinding(binding, run_options)
+        run_bound()
         for output, value in zip(outputs, output_values, strict=True):
             np.copyto(output, value.numpy())
 
     return run
+
+
+def _plan_bound_run(session: ort.InferenceSession, binding: ort.IOBinding) -> Callable[[], None]:
+    """Run with the binding, past the Python wrapper where that can be done.
+
+    The wrapper of ONNX Runtime 1.31 asks on every run whether WebGPU captures graphs: 37 µs around a run of 15.
+    """
+    run_options = ort.RunOptions()
+    inner, inner_binding = getattr(session, "_sess", None), getattr(binding, "_iobinding", None)
+    if inner is None or inner_binding is None:
+        return lambda: session.run_with_iobinding(binding, run_options)
+    return lambda: inner.run_with_iobinding(inner_binding, run_options)
 
 
 def _bind(session: ort.InferenceSession, signature: Signature, values: list[ort.OrtValue]) -> ort.IOBinding:
