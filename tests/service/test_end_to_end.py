@@ -305,8 +305,6 @@ def test_auto_on_the_cpu_says_so_aloud(digits: TinyModel, tmp_path: Path) -> Non
 
 def test_cuda_without_a_gpu_refuses_to_start_and_names_what_is_missing(digits: TinyModel, tmp_path: Path) -> None:
     write(tmp_path, digits)
-    refused = run_and_fail("--models", str(tmp_path), "--device", "cuda", "--workers", "0")
-    assert refused.returncode == 2
     refused = subprocess.run(
         [sys.executable, "-m", "service", "--models", str(tmp_path), "--device", "cuda", "--port", "0"],
         capture_output=True,
@@ -380,7 +378,7 @@ def test_help_names_every_setting() -> None:
 
 
 def test_an_interpreter_that_has_served_has_no_training_library(digits: TinyModel, tmp_path: Path) -> None:
-    bundle = write(tmp_path, digits)
+    write(tmp_path, digits)
     program = f"""
 import asyncio, sys
 from pathlib import Path
@@ -391,7 +389,7 @@ import service.__main__
 async def main():
     app = create_app(Settings(models=Path({str(tmp_path)!r}), device="cpu"))
     async with app.fastapi.router.lifespan_context(app.fastapi):
-        assert app.directory.find("digits").endpoint.answer({bundle.examples[0].instance and zeros()!r}).status == 200
+        assert app.directory.find("digits").endpoint.answer({zeros()!r}).status == 200
 
 asyncio.run(main())
 heavy = {{"torch", "onnx", "sklearn", "lightning", "model_export", "pandas"}}
