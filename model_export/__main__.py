@@ -97,7 +97,7 @@ def train(  # noqa: PLR0913, PLR0917 - one argument for each flag
     quiet: Annotated[bool, typer.Option(help="no progress bar")] = False,
 ) -> None:
     """Train a network; leaves best.ckpt and last.ckpt in a folder under runs/."""
-    from model_export.command_train import TrainCommand, run_train
+    from model_export.commands.train import TrainCommand, run_train
 
     command = TrainCommand(
         data=data,
@@ -139,7 +139,7 @@ def export(  # noqa: PLR0913, PLR0917
     overwrite: Annotated[bool, typer.Option(help="replace a bundle that is there already")] = False,
 ) -> None:
     """Freeze, export, fold, verify, and write a bundle that the service reads."""
-    from model_export.command_export import run_export
+    from model_export.commands.export import run_export
 
     run_export(checkpoint, out, Console(), statistics=statistics, device=device, raw_path=raw, overwrite=overwrite)
 
@@ -151,7 +151,7 @@ def fold(
     report: Annotated[Path | None, typer.Option(help="write the ledger to this file, as JSON")] = None,
 ) -> None:
     """Fold the BatchNorms of an ONNX model into the layers next to them; needs no torch."""
-    from model_export.command_fold import run_fold
+    from model_export.commands.fold import run_fold
 
     run_fold(source, target, Console(), report_path=report)
 
@@ -159,7 +159,7 @@ def fold(
 @app.command()
 def inspect(bundle: Annotated[Path, typer.Argument(help="a bundle: models/NAME/VERSION")]) -> None:
     """Show what a bundle is: signature, training, statistics, fold ledger, parity. Its digests are checked."""
-    from model_export.present import show_bundle
+    from model_export.commands.present import show_bundle
     from service.bundle import read_bundle
 
     show_bundle(read_bundle(bundle).manifest, Console())
@@ -171,7 +171,7 @@ def demo(
     runs: Annotated[Path, typer.Option(help="the folder that the checkpoints are written to")] = Path("runs"),
 ) -> None:
     """The whole path on scikit-learn's digits: train, freeze, export, fold, verify, serve, predict."""
-    from model_export.demo import run_demo
+    from model_export.commands.demo import run_demo
 
     run_demo(models, runs, Console())
 

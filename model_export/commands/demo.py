@@ -19,12 +19,12 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from model_export.commands.present import show_bundle
 from model_export.data import DataSource
 from model_export.errors import ExportError
 from model_export.networks import NetworkOptions
 from model_export.options import TrainingOptions
 from model_export.pipeline import ExportRequest, build_bundle
-from model_export.present import show_bundle
 from model_export.train import train
 from service.bundle import Bundle
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from model_export.commands.present import show_ledger
 from model_export.errors import FoldInvalid, first_line
 from model_export.fold import fold
 from model_export.fold.check import Comparison, compare
 from model_export.fold.files import load_model, save_model
-from model_export.present import show_ledger
 from service.bundle import FoldReport
 
 

@@ -8,9 +8,9 @@ from typing import Any, get_args
 
 from rich.console import Console
 
+from model_export.commands.present import show_bundle
 from model_export.errors import ExportError
 from model_export.pipeline import ExportRequest, Method, build_bundle
-from model_export.present import show_bundle
 from service.bundle import Bundle
 from service.device import Device
 

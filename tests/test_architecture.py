@@ -1,0 +1,156 @@
+"""The rules of the house, as assertions over the source: which room may import which, and what no room may do."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("service", "model_export")
+MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+KEPT_OUT_OF_SERVICE = {"torch", "onnx", "onnx_ir", "onnxscript", "sklearn", "lightning", "pandas", "model_export"}
+THE_DOOR = {"service.bundle", "service.errors", "service.predictor", "service.device"}  # device: what predictor needs
+
+# Later may import earlier, never the other way; modules of one line do not import each other in a circle.
+ORDER_OF_SERVICE = (
+    ("errors",),
+    ("bundle", "device", "metrics", "protocols.answer"),
+    ("diagnosis", "session", "scheduler", "settings"),
+    ("instance",),
+    ("predictor",),
+    ("repository",),
+    ("protocols.http_errors", "protocols.predict", "protocols.hot_path"),
+    ("protocols.directory", "protocols.documents", "protocols.openapi"),
+    ("app", "announcement"),
+    ("server", "workers"),
+    ("__main__",),
+)
+PARTS_OF_THE_STORY = ("freeze", "fold", "export", "verify")
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Every module that the file imports, wherever in the file it does so."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            yield from (names & {_name(module) for module in MODULES}) or {node.module}
+
+
+def _graph() -> dict[str, set[str]]:
+    names = {_name(path) for path in MODULES}
+    return {_name(path): {name for name in _imports(path) if name in names} for path in MODULES}
+
+
+def test_service_imports_nothing_that_trains_or_exports() -> None:
+    found = {
+        (_name(path), name)
+        for path in (ROOT / "service").rglob("*.py")
+        for name in _imports(path)
+        if name.split(".")[0] in KEPT_OUT_OF_SERVICE
+    }
+    assert found == set()
+
+
+def test_model_export_enters_service_by_the_door_only() -> None:
+    found = {
+        (_name(path), name)
+        for path in (ROOT / "model_export").rglob("*.py")
+        for name in _imports(path)
+        if name.split(".")[0] == "service" and name not in THE_DOOR
+    }
+    assert found == set()
+
+
+def test_there_is_no_circle_of_imports() -> None:
+    graph = _graph()
+    while leaves := {name for name, imported in graph.items() if not imported - {name}}:
+        graph = {name: imported - leaves for name, imported in graph.items() if name not in leaves}
+    assert graph == {}
+
+
+def test_in_service_arrows_point_one_way() -> None:
+    rank = {f"service.{name}": place for place, names in enumerate(ORDER_OF_SERVICE) for name in names}
+    graph = {name: imported for name, imported in _graph().items() if name in rank}
+    assert {name for name in _graph() if name.startswith("service.") and name != "service.protocols"} == set(rank)
+    backwards = {(a, b) for a, imported in graph.items() for b in imported if b in rank and rank[b] > rank[a]}
+    assert backwards == set()
+
+
+def test_the_parts_of_the_story_do_not_import_one_another() -> None:
+    def part(name: str) -> str | None:
+        words = name.split(".")
+        return words[1] if len(words) > 1 and words[0] == "model_export" and words[1] in PARTS_OF_THE_STORY else None
+
+    crossings = {
+        (a, b) for a, imported in _graph().items() for b in imported if part(a) and part(b) and part(a) != part(b)
+    }
+    assert crossings == set()
+
+
+def test_the_environment_is_read_in_one_place() -> None:
+    readers = {
+        _name(path)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv", "putenv"}
+    }
+    assert readers <= {"service.settings"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_nothing_happens_at_import(path: Path) -> None:
+    """At the top of a module there are definitions, values and a docstring: no bare call, no loop."""
+    body = ast.parse(path.read_text()).body
+    doing = [
+        node
+        for node in body[1:]
+        if isinstance(node, ast.For | ast.While | ast.With | ast.Try)
+        or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call))
+    ]
+    assert doing == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_every_module_says_what_it_is(path: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    assert len(docstring.split("\n\n")[0].split()) >= 5
+
+
+def test_no_pickle_crosses_the_door() -> None:
+    """`checkpoint` names pickle's error, and loads with weights_only; nobody loads a pickle."""
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in {"torch.load", "np.load", "numpy.load"}:
+                safe = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                assert safe.get("weights_only") == "True" or safe.get("allow_pickle") == "False", path
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func) not in {"pickle.load", "pickle.loads"}, path
+
+
+def test_a_serving_interpreter_has_nothing_loaded_that_trains() -> None:
+    code = (
+        "import sys, service.__main__, service.app; "
+        f"print(sorted(name for name in {KEPT_OUT_OF_SERVICE!r} if name in sys.modules))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert answer.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", ["fold", "inspect"])
+def test_commands_on_files_need_no_torch(command: str) -> None:
+    module = {"fold": "model_export.commands.fold", "inspect": "model_export.commands.present"}[command]
+    code = f"import sys, model_export.__main__, {module}; print('torch' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert answer.stdout.strip() == "False"
