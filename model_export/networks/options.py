@@ -66,7 +66,7 @@ class NetworkSpec:
 
 DEFAULTS: dict[str, NetworkOptions] = {
     "mlp": NetworkOptions(network="mlp", placement="first+after", activation="elu", hidden=(300, 100)),
-    "convnet": NetworkOptions(network="convnet", placement="first+before", activation="relu", hidden=(32, 64, 128)),
+    "convnet": NetworkOptions(network="convnet", placement="first+before", activation="relu", hidden=(16, 32, 64)),
 }
 
 

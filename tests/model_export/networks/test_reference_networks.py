@@ -93,7 +93,7 @@ def test_building_moves_no_running_average_and_leaves_the_network_in_training_mo
 
 def test_small_images_get_as_many_convolutions_as_fit() -> None:
     options = specify(NetworkOptions(network="convnet"), instance_shape=(1, 8, 8), num_outputs=10).options
-    assert options.hidden == (32, 64)
+    assert options.hidden == (16, 32)
 
 
 @pytest.mark.parametrize(
