@@ -57,8 +57,9 @@ import importlib.metadata, service.__main__; \
 names = {distribution.name for distribution in importlib.metadata.distributions()}; \
 assert names & {'onnxruntime', 'onnxruntime-gpu', 'torch'} == {'onnxruntime-gpu'}, names"]
 
-# The last stage is the default one.
+# The last stage is the default one. It asks for the CPU, so it does not complain that there is no GPU.
 FROM base AS cpu
+ENV FOLDSERVE_DEVICE=cpu
 COPY --from=build-cpu /opt/foldserve /opt/foldserve
 COPY --from=code /app /app
 RUN ["python", "-c", "\

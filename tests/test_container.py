@@ -134,6 +134,11 @@ def test_a_target_installs_its_own_runtime_and_no_other(target: str) -> None:
     assert target in extras
 
 
+def test_the_cpu_image_asks_for_the_cpu_and_the_gpu_image_takes_what_it_is_told() -> None:
+    assert environment("cpu")["FOLDSERVE_DEVICE"] == "cpu"
+    assert "FOLDSERVE_DEVICE" not in environment("gpu")
+
+
 @targets
 def test_a_target_runs_as_a_number_that_is_not_root(target: str) -> None:
     user, group = effective(target, "USER").split(":")
