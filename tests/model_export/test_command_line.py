@@ -1,0 +1,93 @@
+"""The command line as a person meets it: help that helps, one sentence when something is wrong, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from tests.model_export.fold.graphs import GraphBuilder, num_batchnorms
+
+
+def _run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "model_export", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def model_path(tmp_path: Path) -> Path:
+    """One BatchNorm that folds, one that a padded convolution keeps."""
+    b = GraphBuilder(np.random.default_rng(0), dtype=np.float32)
+    normal = b.batchnorm("x", 2, "first")
+    hidden = b.node("Conv", [normal, b.weight("conv.weight", 3, 2, 3, 3)], "conv", pads=[1, 1, 1, 1])
+    output = b.batchnorm(hidden, 3, "second")
+    ir.save(b.model((2, 4, 4), [output]), tmp_path / "in.onnx")
+    return tmp_path / "in.onnx"
+
+
+def test_fold_writes_the_model_the_ledger_and_says_what_it_did(model_path: Path) -> None:
+    folder = model_path.parent
+    done = _run("fold", "in.onnx", "out.onnx", "--report", "ledger.json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 2 BatchNorms folded" in done.stdout
+    assert num_batchnorms(ir.load(folder / "out.onnx")) == 1
+    entries = json.loads((folder / "ledger.json").read_text())["entries"]
+    assert [(entry["batchnorm"], entry["outcome"]) for entry in entries] == [("first", "kept"), ("second", "folded")]
+    assert "pads with zeros" in entries[0]["reason"]
+
+
+def test_fold_says_how_far_the_models_differ_on_random_instances(model_path: Path) -> None:
+    done = _run("fold", "in.onnx", "out.onnx", cwd=model_path.parent)
+    assert "largest difference" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("fold", "absent.onnx", "out.onnx"), "there is no such file"),
+        (("fold", "in.onnx", "in.onnx/out.onnx"), "can not be written"),
+        (("inspect", "."), "it has no manifest.json"),
+        (("export", "absent.ckpt", "--out", "models/a/1"), "there is no checkpoint absent.ckpt"),
+        (("export", "absent.ckpt", "--out", "models/a/one"), "the model version 'one' is not allowed"),
+        (("export", "absent.ckpt", "--out", "models/a/1", "--statistics", "best"), "expected one of ema, exact"),
+        (("train", "--data", "absent.csv"), "there is no data 'absent.csv'"),
+        (("train", "--network", "transformer"), "no network 'transformer'"),
+        (("train", "--momentum", "2"), "--momentum is 2.0"),
+        (("train", "--hidden", "many"), "--hidden is 'many'"),
+        (("train", "--device", "tpu"), "expected one of auto, cpu, cuda"),
+        (("train", "--precision", "fp8"), "--precision is fp8: expected 32 or bf16"),
+        (("train", "--resume", "absent.ckpt"), "there is no checkpoint absent.ckpt"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(model_path: Path, arguments: tuple[str, ...], complaint: str) -> None:
+    done = _run(*arguments, cwd=model_path.parent)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert complaint in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_help_says_how_keras_momentum_is_converted() -> None:
+    words = " ".join(_run("train", "--help").stdout.replace("│", " ").split())
+    assert "their 0.99 is 0.01 here" in words
+
+
+@pytest.mark.parametrize("command", ["train", "export", "fold", "inspect", "demo"])
+def test_every_command_explains_itself(command: str) -> None:
+    done = _run(command, "--help")
+    assert done.returncode == 0
+    assert command in done.stdout
+
+
+def test_inspect_shows_the_golden_bundle() -> None:
+    golden = Path(__file__).parent.parent / "golden" / "players" / "1"
+    done = _run("inspect", str(golden))
+    assert done.returncode == 0, done.stderr
+    for words in ("players version 1", "3 features: height, weight, surface", "3 of 3 BatchNorms folded", "float64"):
+        assert words in done.stdout
