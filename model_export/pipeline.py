@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Literal
 
 import onnx_ir as ir
-import onnxruntime as ort
 from torch import nn
 
 from model_export.checkpoint import Run, load_network, load_splits_of, read_checkpoint
@@ -47,6 +46,7 @@ from service.bundle import (
 )
 from service.device import Device
 from service.predictor import open_predictor
+from service.runtime import ort
 
 Method = Literal["ema", "exact"]
 Announce = Callable[[str], None]

@@ -12,7 +12,7 @@ import io
 from pathlib import Path
 from typing import Literal
 
-import onnxruntime as ort
+from service.runtime import ort
 
 Device = Literal["auto", "cuda", "cpu"]
 

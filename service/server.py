@@ -88,7 +88,9 @@ def _leave_start_failures_to_us(app: App) -> None:
 
 
 def _url(listener: socket.socket) -> str:
+    """An address to paste: one that stands for every address of the machine is no place to send to."""
     host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

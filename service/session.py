@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.bundle import Signature, TensorSpec
@@ -30,6 +29,7 @@ from service.device import (
     why_provider_failed,
 )
 from service.errors import DeviceUnavailable, ModelUnloadable, PredictionFailed, SignatureMismatch
+from service.runtime import ort
 
 INSTANCE_DTYPES = ("float32", "float64", "int64")
 SCORE_DTYPES = ("float32", "float64")

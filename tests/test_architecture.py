@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,11 +15,11 @@ ROOT = Path(__file__).parent.parent
 ROOMS = ("service", "model_export")
 MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 KEPT_OUT_OF_SERVICE = {"torch", "onnx", "onnx_ir", "onnxscript", "sklearn", "lightning", "pandas", "model_export"}
-THE_DOOR = {"service.bundle", "service.errors", "service.predictor", "service.device"}  # device: what predictor needs
+THE_DOOR = {"service.bundle", "service.errors", "service.predictor", "service.device", "service.runtime"}
 
 # Later may import earlier, never the other way; modules of one line do not import each other in a circle.
 ORDER_OF_SERVICE = (
-    ("errors",),
+    ("errors", "runtime"),
     ("bundle", "device", "metrics", "protocols.answer"),
     ("diagnosis", "session", "scheduler", "settings"),
     ("instance",),
@@ -106,7 +107,7 @@ def test_the_environment_is_read_in_one_place() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv", "putenv"}
     }
-    assert readers <= {"service.settings"}
+    assert readers <= {"service.settings", "service.runtime"}  # runtime: one line, and its head says why
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_name)
@@ -116,6 +117,7 @@ def test_nothing_happens_at_import(path: Path) -> None:
     doing = [
         node
         for node in body[1:]
+        if _name(path) != "service.runtime"  # its head says why
         if isinstance(node, ast.For | ast.While | ast.With | ast.Try)
         or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call))
     ]
@@ -126,6 +128,22 @@ def test_nothing_happens_at_import(path: Path) -> None:
 def test_every_module_says_what_it_is(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
     assert len(docstring.split("\n\n")[0].split()) >= 5
+
+
+def test_onnx_runtime_is_imported_where_its_telemetry_is_off() -> None:
+    importers = {_name(path) for path in MODULES if "onnxruntime" in _imports(path)}
+    assert importers == {"service.runtime"}
+
+
+@pytest.mark.parametrize("module", ["service.session", "model_export.pipeline", "model_export.fold.check"])
+def test_onnx_runtime_reports_to_nobody(module: str, tmp_path: Path) -> None:
+    """With telemetry on it writes a device id below the home directory as soon as a session opens."""
+    model = ROOT / "tests" / "golden" / "players" / "1" / "model.onnx"
+    code = f"import {module}; from service.runtime import ort; ort.InferenceSession({str(model)!r})"
+    hidden = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment | {"HOME": str(tmp_path)})
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and "matplotlib" not in str(path)] == []
 
 
 def test_no_pickle_crosses_the_door() -> None:

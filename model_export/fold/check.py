@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from model_export.errors import FoldInvalid, first_line
+from service.runtime import ort
 
 GROSS = 1e-3  # relative to the largest output; float32 rounding in deep networks stays below, wrong folds far above
 BATCHES = (1, 3)
