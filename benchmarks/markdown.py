@@ -12,7 +12,7 @@ One server process on one core, `wrk` on another where there is one, keep-alive 
 request on its way at a time; 64 different bodies. Before it is timed, each server's answers are compared with ONNX
 Runtime's. All servers run under uvicorn with httptools and uvloop. `floor` is a no-op ASGI app that reads the same body
 and answers as many bytes. `tutorial` is FastAPI with a `def` endpoint, pydantic in and out, ONNX Runtime's defaults; by
-these ONNX Runtime binds a thread of its own to every other core, so `tutorial, 1 thread` is there too, which does not.
+these ONNX Runtime binds a spinning thread to every other core, so `tutorial-1` is there too, the same on one thread.
 The servers take turns within each round; numbers are medians over rounds, `spread` is (max − min)/median of req/s, and
 a ratio (of req/s) is the median of those within the rounds. `CPU µs` is what the server's process used for a request,
 all its threads together. A failed request would have ended the run."""

@@ -11,7 +11,7 @@ from benchmarks.models import Shape
 from benchmarks.servers import FOLDSERVE
 from benchmarks.summary import Row, Window, summarise, worst_spread
 
-COLUMNS = ("conn.", "server", "req/s", "spread", "p50 µs", "p99 µs", "CPU µs", "× floor", "× tutorial", "× 1 thread")
+COLUMNS = ("conn.", "server", "req/s", "spread", "p50 µs", "p99 µs", "CPU µs", "× floor", "× tutorial", "× tutorial-1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from benchmarks.errors import PeerFailed, WrongAnswer
 from benchmarks.models import BuiltModel
 from benchmarks.requests import Requests
 
-FLOOR, TUTORIAL, TUTORIAL_ONE_THREAD, FOLDSERVE = "floor", "tutorial", "tutorial, 1 thread", "foldserve"
+FLOOR, TUTORIAL, TUTORIAL_ONE_THREAD, FOLDSERVE = "floor", "tutorial", "tutorial-1", "foldserve"
 PEERS = (FLOOR, TUTORIAL, TUTORIAL_ONE_THREAD, FOLDSERVE)
 START_SECONDS = 60
 STOP_SECONDS = 30

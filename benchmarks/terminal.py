@@ -23,7 +23,9 @@ def show(report: Report, console: Console) -> None:
 def _table(report: Report, shape: Shape) -> Table:
     table = Table(title=describe_shape(report, shape), title_justify="left", title_style="", box=box.SIMPLE, padding=0)
     for column in COLUMNS:
-        table.add_column(column, no_wrap=column == "server", justify="left" if column == "server" else "right")
+        table.add_column(
+            column, min_width=max(map(len, column.split())), justify="left" if column == "server" else "right"
+        )
     rows = [row for row in report.rows if row.model == shape.name]
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         ends = following is not None and following.connections != row.connections
