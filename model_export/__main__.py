@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from model_export.errors import ExportError
 from model_export.options import TrainingOptions
 from service.errors import FoldserveError
 
@@ -29,6 +30,7 @@ DEFAULTS = TrainingOptions()
 
 @app.command()
 def train(  # noqa: PLR0913, PLR0917 - one argument for each flag
+    context: typer.Context,
     data: Annotated[
         str,
         typer.Option(help="digits, fashion-mnist, a .csv, .parquet or .npz file, or a folder with a subfolder a class"),
@@ -88,7 +90,7 @@ def train(  # noqa: PLR0913, PLR0917 - one argument for each flag
     precision: Annotated[str, typer.Option(help="32, or bf16 where autocast finds it safe")] = DEFAULTS.precision,
     resume: Annotated[
         Path | None,
-        typer.Option(help="go on with the run that left this last.ckpt; no other option but --device counts then"),
+        typer.Option(help="go on, as it was begun, with the run that left this last.ckpt; takes --device and --quiet"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="folder for the checkpoints [default: runs/ and the data's name]")
@@ -124,7 +126,19 @@ def train(  # noqa: PLR0913, PLR0917 - one argument for each flag
         overwrite=overwrite,
         quiet=quiet,
     )
+    _refuse_beside_resume(context)
     run_train(command, Console())
+
+
+def _refuse_beside_resume(context: typer.Context) -> None:
+    """A resumed run goes on as it was begun: an option that would be passed over in silence is an error."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = [
+        f"--{name.replace('_', '-')}" for name, source in sources.items() if source and source.name == "COMMANDLINE"
+    ]
+    beside = sorted(set(given) - {"--resume", "--device", "--quiet"})
+    if "--resume" in given and beside:
+        raise ExportError(f"--resume goes on as the run was begun: {', '.join(beside)} can not be changed, drop it")
 
 
 @app.command()

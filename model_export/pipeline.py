@@ -31,6 +31,7 @@ from model_export.statistics import (
     estimate_statistics,
     moving_average_statistics,
 )
+from model_export.threads import threads_for
 from model_export.verify import compute_reference, verify
 from service.bundle import (
     MODEL_FILE,
@@ -50,6 +51,7 @@ from service.runtime import ort
 
 Method = Literal["ema", "exact"]
 Announce = Callable[[str], None]
+BATCH_SIZE = 256  # of the passes over the data
 PRODUCERS = ("foldserve", "torch", "onnx", "onnx-ir", "onnxscript", "numpy")
 
 
@@ -85,6 +87,11 @@ def build_bundle(request: ExportRequest, announce: Announce = lambda _: None) ->
     _check_place(request)
     checkpoint = read_checkpoint(request.checkpoint)
     network, splits = load_network(checkpoint), load_splits_of(checkpoint)
+    with threads_for(network, splits.instance_shape, BATCH_SIZE):
+        return _build(request, announce, checkpoint.run, network, splits)
+
+
+def _build(request: ExportRequest, announce: Announce, run: Run, network: nn.Module, splits: Splits) -> Bundle:
     announce(f"Freezing the {request.statistics} statistics")
     statistics = _choose_statistics(network, splits, request.statistics)
     frozen = freeze(network, statistics)
@@ -95,7 +102,7 @@ def build_bundle(request: ExportRequest, announce: Announce = lambda _: None) ->
     announce("Verifying on the held-out split")
     reference = compute_reference(frozen, splits.test.instances)
     with _saved(folded.model, raw, request.raw_path) as model_path:
-        signature = _signature(checkpoint.run)
+        signature = _signature(run)
         verification = verify(reference, open_predictor(model_path, signature, request.device), splits.test)
         announce("Writing the bundle")
         return write_bundle(
@@ -107,7 +114,7 @@ def build_bundle(request: ExportRequest, announce: Announce = lambda _: None) ->
                 statistics=_describe(network, statistics, splits, request.statistics),
                 fold=folded.report,
                 parity=verification.parity,
-                training=_training(checkpoint.run, splits, verification.accuracy),
+                training=_training(run, splits, verification.accuracy),
                 producer=_producer(),
                 created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             ),

@@ -32,6 +32,7 @@ from model_export.data import DataSource, Split, Splits, load_splits
 from model_export.errors import CheckpointInvalid, NetworkInvalid
 from model_export.networks import NetworkOptions, build_network, fit_standardise, specify
 from model_export.options import TrainingOptions
+from model_export.threads import threads_for
 
 BEST = "best.ckpt"
 LAST = "last.ckpt"
@@ -73,13 +74,14 @@ def train(  # noqa: PLR0913  # what to train, and four keywords about where and 
         CheckpointInvalid: `run_dir` holds a run already, and `overwrite` is false.
         TrainingInterrupted: Ctrl-C was pressed.
     """
-    _claim(run_dir, overwrite=overwrite)
+    _check_free(run_dir, overwrite=overwrite)
     splits = load_splits(source)
     run = _plan(source, network, options, splits)
     with isolate_rng():
         lightning.seed_everything(options.seed, verbose=False)
         module = build_network(run.spec)
         fit_standardise(module, splits.train.instances)
+        _clear(run_dir)
         return _fit(_Task(module, run, splits), run_dir, device=device, progress=progress)
 
 
@@ -113,14 +115,18 @@ def measure_accuracy(network: nn.Module, split: Split) -> float:
     return num_right / len(split)
 
 
-def _claim(run_dir: Path, *, overwrite: bool) -> None:
+def _check_free(run_dir: Path, *, overwrite: bool) -> None:
     found = [path for path in (run_dir / BEST, run_dir / LAST) if path.exists()]
     if found and not overwrite:
         raise CheckpointInvalid(
             f"{run_dir} holds a run already: choose another --out, say --overwrite, or go on with --resume {found[-1]}"
         )
-    for path in found:
-        path.unlink()
+
+
+def _clear(run_dir: Path) -> None:
+    """Only once data and network are known to be good: an old run is not given up for a slip of the pen."""
+    for name in (BEST, LAST):
+        (run_dir / name).unlink(missing_ok=True)
     run_dir.mkdir(parents=True, exist_ok=True)
 
 
@@ -148,8 +154,9 @@ def _fit(
     task: _Task, run_dir: Path, *, device: Device, progress: bool, resume_from: Path | None = None
 ) -> TrainingResult:
     start = time.perf_counter()
-    with _quiet(), _resumable(run_dir):
-        trainer = _make_trainer(task.run.options, run_dir, device=device, progress=progress)
+    options, shape = task.run.options, task.run.spec.instance_shape
+    with _quiet(), _resumable(run_dir), threads_for(task.network, shape, options.batch_size):
+        trainer = _make_trainer(options, run_dir, device=device, progress=progress)
         trainer.fit(task, ckpt_path=resume_from, weights_only=True)
     best = read_checkpoint(run_dir / BEST)
     test_accuracy = measure_accuracy(load_network(best).eval(), task.splits.test)

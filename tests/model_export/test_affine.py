@@ -92,5 +92,6 @@ def test_the_callers_arrays_are_not_written_into() -> None:
 
 @pytest.mark.parametrize("variance", [0.0, 1e-30])
 def test_a_constant_channel_has_a_finite_gain(variance: float) -> None:
-    affine = affine_of_batchnorm(*np.ones((3, 1)), np.array([variance]), 1e-5)
+    one = np.ones(1)
+    affine = affine_of_batchnorm(one, one, one, np.array([variance]), 1e-5)
     assert affine.scale[0] == pytest.approx(1 / np.sqrt(1e-5))

@@ -62,6 +62,7 @@ def test_fold_says_how_far_the_models_differ_on_random_instances(model_path: Pat
         (("train", "--device", "tpu"), "expected one of auto, cpu, cuda"),
         (("train", "--precision", "fp8"), "--precision is fp8: expected 32 or bf16"),
         (("train", "--resume", "absent.ckpt"), "there is no checkpoint absent.ckpt"),
+        (("train", "--resume", "absent.ckpt", "--epochs", "9"), "--epochs can not be changed"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(model_path: Path, arguments: tuple[str, ...], complaint: str) -> None:
