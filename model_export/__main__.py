@@ -61,27 +61,29 @@ def train(  # noqa: PLR0913, PLR0917 - one argument for each flag
     ] = None,
     hidden: Annotated[
         str | None,
-        typer.Option(help="widths of the hidden layers, 300,100 (mlp's default); channels for a convnet, 32,64,128"),
+        typer.Option(
+            help="widths of the hidden layers, 300,100 (mlp's default); channels for a convnet, 16,32,64 (its default)"
+        ),
     ] = None,
     dropout: Annotated[
-        float | None, typer.Option(help="share of values dropped before the last layer [default: 0]")
+        float | None, typer.Option(help="share of values dropped before the last layer; 0 if not given")
     ] = None,
     momentum: Annotated[
         float | None,
         typer.Option(
-            help="PyTorch's: new = (1 - momentum) * old + momentum * batch [default: 0.1]. Keras' and ONNX' is the "
+            help="PyTorch's: new = (1 - momentum) * old + momentum * batch; 0.1 if not given. Keras' and ONNX' is the "
             "other share: their 0.99 is 0.01 here"
         ),
     ] = None,
     eps: Annotated[
-        float | None, typer.Option(help="the number inside BatchNorm's root [default: 1e-05]; Keras' is 1e-3")
+        float | None, typer.Option(help="the number inside BatchNorm's root; 1e-5 if not given; Keras' is 1e-3")
     ] = None,
     epochs: Annotated[int, typer.Option(help="how often each instance is seen, at most")] = DEFAULTS.epochs,
     batch_size: Annotated[int, typer.Option(help="instances in a step")] = DEFAULTS.batch_size,
     learning_rate: Annotated[float, typer.Option(help="peak of the one-cycle schedule")] = DEFAULTS.learning_rate,
     weight_decay: Annotated[float, typer.Option(help="AdamW's")] = DEFAULTS.weight_decay,
     patience: Annotated[
-        int | None, typer.Option(help="stop after so many epochs without a better valid accuracy [default: never]")
+        int | None, typer.Option(help="stop after so many epochs without a better valid accuracy; never if not given")
     ] = DEFAULTS.patience,
     seed: Annotated[
         int, typer.Option(help="of the splits, the first weights and the order of instances")
@@ -93,10 +95,10 @@ def train(  # noqa: PLR0913, PLR0917 - one argument for each flag
         typer.Option(help="go on, as it was begun, with the run that left this last.ckpt; takes --device and --quiet"),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="folder for the checkpoints [default: runs/ and the data's name]")
+        Path | None, typer.Option(help="folder for the checkpoints; runs/ and the data's name if not given")
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="replace a run that is there already")] = False,
-    quiet: Annotated[bool, typer.Option(help="no progress bar")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a run that is there already")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress bar")] = False,
 ) -> None:
     """Train a network; leaves best.ckpt and last.ckpt in a folder under runs/."""
     from model_export.commands.train import TrainCommand, run_train
@@ -150,7 +152,7 @@ def export(  # noqa: PLR0913, PLR0917
     ] = "exact",
     device: Annotated[str, typer.Option(help="what the bundle is verified on: auto, cpu or cuda")] = "auto",
     raw: Annotated[Path | None, typer.Option(help="also keep the ONNX graph before folding, in this file")] = None,
-    overwrite: Annotated[bool, typer.Option(help="replace a bundle that is there already")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a bundle that is there already")] = False,
 ) -> None:
     """Freeze, export, fold, verify, and write a bundle that the service reads."""
     from model_export.commands.export import run_export
