@@ -1,14 +1,15 @@
-"""One JSON body in, one array of the signature's dtype and shape out: the fast way, which a good request takes.
+"""One JSON body in, the bytes of one array of the signature's dtype out: the fast way, which a good request takes.
 
-The body is decoded once, typed, and strict: no booleans, no strings, no NaN, no key that does not belong. Only what
-typing can not see is looked at afterwards: the number of values, names that stand twice, numbers that are finite as
-JSON but not as float32. Whatever fails here is read again by `diagnosis.explain`, which knows the words for it.
+The body is decoded once, typed, and strict: no booleans, no strings, no NaN, no key that does not belong. What typing
+can not see, packing does: it refuses another number of values, and numbers that are finite as JSON but not as float32.
+Names that stand twice are looked for in between. Whatever fails here is read again by `diagnosis.explain`, which knows
+the words for it.
 """
 
 from __future__ import annotations
 
 import math
-from array import array
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -22,8 +23,10 @@ from service.errors import RequestError
 
 Array = NDArray[Any]
 TYPECODES = {"float32": "f", "float64": "d", "int64": "q"}
+# From a sequence of numbers, spread out, to the bytes of an array.
+Pack = Callable[..., bytes]
 # What the decoding below raises on a body that is no instance. Everything else would be a bug, and shows.
-REFUSALS = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
+REFUSALS = (msgspec.MsgspecError, struct.error, ValueError, OverflowError, RecursionError)
 
 
 class InstanceReader:
@@ -33,7 +36,18 @@ class InstanceReader:
         self._signature = signature
         self._read = _plan_reading(signature)
         self._shape = signature.input.shape
-        self._size = math.prod(self._shape)
+        self._dtype = np.dtype(signature.input.dtype)
+
+    def pack(self, body: bytes) -> bytes:
+        """Turn a body `{"instance": …}` into the bytes of an array of the signature's dtype, in row-major order.
+
+        Raises:
+            RequestError: the body is no instance; `field`, `expected` and `got` say where and why.
+        """
+        try:
+            return self._read(body)
+        except REFUSALS:
+            raise self.explain(body) from None
 
     def decode(self, body: bytes) -> Array:
         """Turn a body `{"instance": …}` into an array of the signature's dtype and shape.
@@ -41,42 +55,46 @@ class InstanceReader:
         Raises:
             RequestError: the body is no instance; `field`, `expected` and `got` say where and why.
         """
-        try:
-            values = self._read(body)
-        except REFUSALS:
-            raise self.explain(body) from None
-        if values.size != self._size or not np.isfinite(values).all():
-            raise self.explain(body)
-        return values.reshape(self._shape)
+        return np.frombuffer(self.pack(body), self._dtype).reshape(self._shape)
 
     def explain(self, body: bytes) -> RequestError:
         """Say what is wrong with a body that `decode` refuses."""
         return explain(body, self._signature)
 
 
-def _plan_reading(signature: Signature) -> Callable[[bytes], Array]:
+def _plan_reading(signature: Signature) -> Callable[[bytes], bytes]:
     number = int if signature.input.dtype == "int64" else float
+    pack = _plan_packing(signature)
     if signature.features:
-        return _plan_rows(signature, number)
-    read_flat = _plan_flat(signature, number)
-    return read_flat if len(signature.input.shape) == 1 else _plan_nested(signature, number, read_flat)
+        return _plan_rows(signature, number, pack)
+    read_flat = _plan_flat(number, pack)
+    return read_flat if len(signature.input.shape) == 1 else _plan_nested(signature, number, read_flat, pack)
 
 
-def _plan_flat(signature: Signature, number: type) -> Callable[[bytes], Array]:
+def _plan_packing(signature: Signature) -> Pack:
+    """Pack as many numbers as the signature has; any other count, and what overflows the dtype, is an error.
+
+    The "=" is a check: with it `struct` refuses a number beyond float32, without it that would become an infinity.
+    The decoder lets no NaN and no infinity pass, so what is packed is finite.
+    """
+    return struct.Struct(f"={math.prod(signature.input.shape)}{TYPECODES[signature.input.dtype]}").pack
+
+
+def _plan_flat(number: type, pack: Pack) -> Callable[[bytes], bytes]:
     """Read a list of numbers, in row-major order."""
     decode = _document_decoder(list[number])  # type: ignore[valid-type]
-    typecode, dtype = TYPECODES[signature.input.dtype], np.dtype(signature.input.dtype)
 
-    def read(body: bytes) -> Array:
+    def read(body: bytes) -> bytes:
         values = decode(body).instance
         _refuse_second_colon(body)
-        # `array` casts as C does, without numpy's overflow warning: `decode` looks for infinities itself.
-        return np.frombuffer(array(typecode, values), dtype)
+        return pack(*values)
 
     return read
 
 
-def _plan_nested(signature: Signature, number: type, read_flat: Callable[[bytes], Array]) -> Callable[[bytes], Array]:
+def _plan_nested(
+    signature: Signature, number: type, read_flat: Callable[[bytes], bytes], pack: Pack
+) -> Callable[[bytes], bytes]:
     """Read numbers nested as the shape is; the flat list first, as it is the faster one to send."""
     kind: Any = number
     for _ in signature.input.shape:
@@ -84,7 +102,7 @@ def _plan_nested(signature: Signature, number: type, read_flat: Callable[[bytes]
     decode = _document_decoder(kind)
     wide = np.int64 if number is int else np.float64
 
-    def read(body: bytes) -> Array:
+    def read(body: bytes) -> bytes:
         try:
             return read_flat(body)
         except REFUSALS:
@@ -92,22 +110,20 @@ def _plan_nested(signature: Signature, number: type, read_flat: Callable[[bytes]
         _refuse_second_colon(body)
         if nested.shape != signature.input.shape:
             raise ValueError("the instance has another shape")
-        with np.errstate(over="ignore"):
-            return nested.astype(signature.input.dtype).ravel()
+        return pack(*nested.ravel().tolist())
 
     return read
 
 
-def _plan_rows(signature: Signature, number: type) -> Callable[[bytes], Array]:
+def _plan_rows(signature: Signature, number: type, pack: Pack) -> Callable[[bytes], bytes]:
     """Read a row: an object of named features, or a list of their values in the signature's order."""
     split = _document_decoder(msgspec.Raw)
     decode_named = msgspec.json.Decoder(_row_type(signature.features, number, array_like=False)).decode
     decode_ordered = msgspec.json.Decoder(_row_type(signature.features, number, array_like=True)).decode
     expand = _plan_expansion(signature.features)
-    typecode, dtype = TYPECODES[signature.input.dtype], np.dtype(signature.input.dtype)
     num_names = 1 + len(signature.features)
 
-    def read(body: bytes) -> Array:
+    def read(body: bytes) -> bytes:
         row = bytes(split(body).instance)
         if row.startswith(b"{"):
             values = decode_named(row)
@@ -118,7 +134,7 @@ def _plan_rows(signature: Signature, number: type) -> Callable[[bytes], Array]:
             values = decode_ordered(row)
             if body.count(b":") != 1:
                 _refuse_duplicates(body, signature)
-        return np.frombuffer(array(typecode, expand(msgspec.structs.astuple(values))), dtype)
+        return pack(*expand(msgspec.structs.astuple(values)))
 
     return read
 
