@@ -24,7 +24,7 @@ from service.protocols.http_errors import answer_error, answer_status
 from service.protocols.openapi import add_predict_routes, to_response
 from service.protocols.predict import Endpoint, encode_request
 from service.repository import Repository, ServedModel, open_repository
-from service.scheduler import choose_thread
+from service.scheduler import Tick, choose_thread
 from service.settings import Settings, metrics_directory
 
 
@@ -89,6 +89,7 @@ class App:
         return Lane(
             endpoint=endpoint,
             thread=choose_thread(model.name, model.self_check.median_seconds),
+            tick=Tick(endpoint.answer_all) if model.batches.largest > 1 else None,
             metrics=self._metrics.for_model(model.name, model.version),
             max_body_bytes=self.settings.max_body_bytes,
             example_answer=endpoint.answer(encode_request(example_request(model))),

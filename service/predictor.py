@@ -17,6 +17,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from service.batches import Batches
+from service.batching import Batching, plan_batching
 from service.bundle import Example, Signature
 from service.device import Device
 from service.errors import InstanceInvalid, RequestError, SelfCheckFailed
@@ -61,8 +63,7 @@ class Predictor:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._input = session.input[0]
-        self._scores = session.outputs[0][0]
-        self._labels: Sequence[str | int] = self.signature.labels or range(len(self._scores))
+        self._labels: Sequence[str | int] = self.signature.labels or range(self.signature.outputs[0].shape[0])
         self.reader = InstanceReader(self.signature)
 
     @property
@@ -82,10 +83,8 @@ class Predictor:
             InstanceInvalid: the array has another dtype or shape, or the network's scores for it are not finite.
             PredictionFailed: ONNX Runtime failed.
         """
-        self._compute(instance)
-        scores = self._scores.copy()
-        if not np.isfinite(scores).all():
-            raise _scores_not_finite(scores)
+        scores = self.outputs(instance)[self.signature.outputs[0].name]
+        refuse_not_finite(scores)
         index = int(scores.argmax())
         return Prediction(index, self._labels[index], scores)
 
@@ -99,6 +98,15 @@ class Predictor:
         self._compute(instance)
         pairs = zip(self.signature.outputs, self._session.outputs, strict=True)
         return {spec.name: output[0].copy() for spec, output in pairs}
+
+    def plan_batching(self, examples: Sequence[Example], check: SelfCheck) -> Batching:
+        """Find out in batches of which sizes the model may be run; after its self check."""
+        instances = [self._read(example) for example in examples]
+        return plan_batching(self._session, instances, check.median_seconds)
+
+    def open_batches(self, batching: Batching) -> Batches:
+        """Bind buffers for the sizes that are allowed."""
+        return Batches(self._session, batching.sizes)
 
     def self_check(self, examples: Sequence[Example], tolerances: Mapping[str, float]) -> SelfCheck:
         """Replay recorded examples, from JSON to outputs, then measure how long a run takes.
@@ -123,7 +131,7 @@ class Predictor:
 
     def _replay(self, number: int, example: Example) -> dict[str, float]:
         try:
-            instance = self.reader.decode(msgspec.json.encode({"instance": example.instance}))
+            instance = self._read(example)
         except RequestError as err:
             raise SelfCheckFailed(f"example {number} is no instance of the model's signature: {err}") from err
         outputs = self.outputs(instance)
@@ -132,6 +140,9 @@ class Predictor:
                 f"example {number} records the outputs {sorted(example.outputs)}, the model has {sorted(outputs)}"
             )
         return {name: _max_difference(number, name, outputs[name], example.outputs[name]) for name in outputs}
+
+    def _read(self, example: Example) -> Array:
+        return self.reader.decode(msgspec.json.encode({"instance": example.instance}))
 
     def _measure(self) -> float:
         for _ in range(NUM_WARM_UP_RUNS):
@@ -150,9 +161,17 @@ def open_predictor(model_path: Path, signature: Signature | None = None, device:
     return Predictor(open_session(model_path, signature=signature, device=device))
 
 
-def _scores_not_finite(scores: Array) -> InstanceInvalid:
-    place = int(np.flatnonzero(~np.isfinite(scores))[0])
-    return InstanceInvalid(
+def refuse_not_finite(scores: Array) -> None:
+    """Refuse an instance whose scores [labels] are not all finite.
+
+    Raises:
+        InstanceInvalid: and says which score it is.
+    """
+    finite = np.isfinite(scores)
+    if finite.all():
+        return
+    place = int(finite.argmin())
+    raise InstanceInvalid(
         f"the network overflows on this instance: score {place} is {scores[place]}; are the values in the range, and "
         "of the scale, that it was trained on?",
         field="instance",

@@ -8,13 +8,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.batches import Batches
+from service.batching import Batching
 from service.bundle import MANIFEST_FILE, Bundle, Example, Manifest, read_bundle
 from service.device import Device
 from service.errors import BundleNotFound, FoldserveError, ManifestInvalid
 from service.predictor import Predictor, SelfCheck, open_predictor
+from service.scheduler import is_short
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,8 @@ class ServedModel:
     path: Path
     predictor: Predictor
     self_check: SelfCheck
+    batching: Batching
+    batches: Batches
     manifest: Manifest | None = None
     examples: tuple[Example, ...] = ()
 
@@ -101,12 +107,16 @@ def _open_bundle(bundle: Bundle, device: Device) -> ServedModel:
     manifest = bundle.manifest
     predictor = open_predictor(bundle.model_path, manifest.signature, device)
     tolerances = {parity.output: parity.tolerance for parity in manifest.parity.outputs}
+    self_check = predictor.self_check(bundle.examples, tolerances)
+    batching = choose_batching(predictor, bundle.examples, self_check)
     return ServedModel(
         name=manifest.name,
         version=manifest.version,
         path=bundle.directory,
         predictor=predictor,
-        self_check=predictor.self_check(bundle.examples, tolerances),
+        self_check=self_check,
+        batching=batching,
+        batches=predictor.open_batches(batching),
         manifest=manifest,
         examples=bundle.examples,
     )
@@ -124,13 +134,24 @@ def _check_place(model: ServedModel) -> None:
 
 def _open_bare_model(path: Path, device: Device) -> ServedModel:
     predictor = open_predictor(path, None, device)
+    self_check = predictor.self_check((), {})
+    batching = choose_batching(predictor, (), self_check)
     return ServedModel(
         name=re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-_") or "model",
         version=None,
         path=path,
         predictor=predictor,
-        self_check=predictor.self_check((), {}),
+        self_check=self_check,
+        batching=batching,
+        batches=predictor.open_batches(batching),
     )
+
+
+def choose_batching(predictor: Predictor, examples: Sequence[Example], self_check: SelfCheck) -> Batching:
+    """A long model runs in its own thread, one instance at a time; a short one in the batches that it may."""
+    if not is_short(self_check.median_seconds):
+        return Batching(reason="the model runs in a thread of its own")
+    return predictor.plan_batching(examples, self_check)
 
 
 def _choose_default(models: dict[str, ServedModel], default_model: str | None) -> ServedModel | None:

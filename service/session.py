@@ -2,7 +2,7 @@
 
 The buffers are fixed and bound once: write one instance into `input`, call `run`, read `outputs`. On the CPU the
 runtime reads and writes these very arrays; on the GPU they are copied to and from bound device memory. A session is
-therefore for one thread at a time.
+therefore for one thread at a time. `bind` gives further buffers, for several instances at once.
 
 Whatever was asked for, `provider` is where the nodes really run, and all of them run there: a session that would
 mix GPU and CPU is refused.
@@ -11,7 +11,7 @@ mix GPU and CPU is refused.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,16 +53,13 @@ class Placement:
     nodes: dict[str, int]
 
 
-class Session:
-    """A model that is ready to run, with its buffers. Axis 0 of every buffer is a batch of one."""
+class Batch:
+    """Bound buffers, with the batch as axis 0: write `input`, call `run`, read `outputs`."""
 
-    def __init__(self, session: ort.InferenceSession, signature: Signature, placement: Placement) -> None:
-        self.signature = signature
-        self.placement = placement
-        self.input = _empty_buffer(signature.input)
-        self.outputs = tuple(_empty_buffer(spec) for spec in signature.outputs)
-        bind = _bind_host_buffers if placement.provider == CPU_PROVIDER else _bind_device_buffers
-        self._run = bind(session, signature, self.input, self.outputs)
+    def __init__(self, run: Callable[[], None], instances: Array, outputs: tuple[Array, ...]) -> None:
+        self._run = run
+        self.input = instances
+        self.outputs = outputs
 
     def run(self) -> None:
         """Compute `outputs` from `input`.
@@ -74,6 +71,28 @@ class Session:
             self._run()
         except Exception as err:  # ONNX Runtime's errors have no common base class
             raise PredictionFailed(f"ONNX Runtime failed on this instance: {_first_line(err)}") from err
+
+
+class Session:
+    """A model that is ready to run. Its own buffers are a batch of one, with all outputs."""
+
+    def __init__(self, session: ort.InferenceSession, signature: Signature, placement: Placement) -> None:
+        self.signature = signature
+        self.placement = placement
+        self.has_free_batch = _has_free_batch(session)
+        self._session = session
+        one = self.bind((1,))[1]
+        self.input, self.outputs, self.run = one.input, one.outputs, one.run
+
+    def bind(self, sizes: Sequence[int]) -> dict[int, Batch]:
+        """Bind a batch of each size. All are the first rows of the same memory."""
+        instances = _empty_buffer(self.signature.input, max(sizes))
+        outputs = [_empty_buffer(spec, max(sizes)) for spec in self.signature.outputs]
+        return {size: self._bind(instances[:size], tuple(output[:size] for output in outputs)) for size in sizes}
+
+    def _bind(self, instances: Array, outputs: tuple[Array, ...]) -> Batch:
+        bind = _bind_host_buffers if self.placement.provider == CPU_PROVIDER else _bind_device_buffers
+        return Batch(bind(self._session, self.signature, instances, outputs), instances, outputs)
 
 
 def open_session(model_path: Path, *, signature: Signature | None = None, device: Device = "auto") -> Session:
@@ -171,8 +190,8 @@ def _count_nodes(session: ort.InferenceSession) -> dict[str, int]:
 # --- the fixed buffers -----------------------------------------------------------------------------------------------
 
 
-def _empty_buffer(spec: TensorSpec) -> Array:
-    return np.zeros((1, *spec.shape), dtype=spec.dtype)
+def _empty_buffer(spec: TensorSpec, size: int) -> Array:
+    return np.zeros((size, *spec.shape), dtype=spec.dtype)
 
 
 def _bind_host_buffers(
@@ -262,6 +281,10 @@ def _numpy_dtype(onnx_type: str, where: str) -> str:
     if onnx_type not in names:
         raise ModelUnloadable(f"{where} is a {onnx_type}: expected a tensor of {', '.join(INSTANCE_DTYPES)}")
     return names[onnx_type]
+
+
+def _has_free_batch(session: ort.InferenceSession) -> bool:
+    return all(not isinstance(node.shape[0], int) for node in (*session.get_inputs(), *session.get_outputs()))
 
 
 def _check_servable(signature: Signature, model_path: Path) -> None:

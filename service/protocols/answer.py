@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a request gets. `reason` is empty for a success, else the error's code, for the metrics.
 
-    `headers` are those beyond content type and length.
+    `headers` are those beyond content type and length. A tuple, because it is made in a third of a dataclass's time.
     """
 
     status: int
@@ -19,5 +18,5 @@ class Answer:
 
     def all_headers(self) -> list[tuple[bytes, bytes]]:
         """Give the headers as ASGI takes them."""
-        length = str(len(self.body)).encode()
+        length = b"%d" % len(self.body)
         return [(b"content-type", b"application/json"), (b"content-length", length), *self.headers]

@@ -101,6 +101,7 @@ def describe_model(lane: Lane) -> dict[str, Any]:
         "example": {"request": example_request(model), "answer": json.loads(lane.example_answer.body)},
         "device": model.predictor.placement,
         "self_check": model.self_check,
+        "batching": model.batching,
         **_describe_origin(model),
     }
 

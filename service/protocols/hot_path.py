@@ -20,7 +20,7 @@ from service.metrics import ModelMetrics
 from service.protocols.answer import Answer
 from service.protocols.http_errors import answer_error, answer_status
 from service.protocols.predict import Endpoint
-from service.scheduler import OwnThread
+from service.scheduler import OwnThread, Tick
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +29,13 @@ logger = logging.getLogger(__name__)
 class Lane:
     """What a request for one model needs: who answers, where it runs, who counts, how long a body may be.
 
+    A long model has a `thread`, a short one that may be run in batches a `tick`, and any other neither.
     `example_answer` is what the model answered to its own example at start.
     """
 
     endpoint: Endpoint
     thread: OwnThread | None
+    tick: Tick[bytes, Answer] | None
     metrics: ModelMetrics
     max_body_bytes: int
     example_answer: Answer
@@ -64,7 +66,9 @@ async def respond(lane: Lane, scope: Scope, receive: Receive) -> Answer:
     try:
         body = await _read_body(receive, content_length, lane.max_body_bytes)
         start = time.perf_counter()
-        if lane.thread is None:
+        if lane.tick is not None:
+            answer = await lane.tick.submit(lane.endpoint.read(body, content_type, content_encoding))
+        elif lane.thread is None:
             answer = lane.endpoint.answer(body, content_type, content_encoding)
         else:
             call = lane.thread.submit(lane.endpoint.answer, body, content_type, content_encoding)
