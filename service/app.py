@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import FoldserveError
 from service.metrics import Metrics
@@ -29,7 +29,10 @@ from service.settings import Settings, metrics_directory
 
 
 class App:
-    """The ASGI application, and what it knows: `directory` once it has started, `failure` if it could not."""
+    """The ASGI application, and what it knows: `directory` once it has started, `failure` if it could not.
+
+    `rest` answers all that is no prediction: FastAPI, in whatever a server wraps it.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -38,6 +41,7 @@ class App:
         self._metrics = Metrics(metrics_directory())
         self._predict_paths: dict[str, Lane] = {}
         self.fastapi = self._create_fastapi()
+        self.rest: ASGIApp = self.fastapi
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run the lifespan."""
@@ -45,7 +49,7 @@ class App:
         if scope["type"] == "http" and scope["method"] == "POST":
             lane = self._predict_paths.get(scope["path"])
         if lane is None:
-            await self.fastapi(scope, receive, send)
+            await self.rest(scope, receive, send)
         else:
             await serve(lane, scope, receive, send)
 

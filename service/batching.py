@@ -82,10 +82,15 @@ def _compare_sizes(session: Session, instances: Array, median_seconds: float) ->
         num_compared += len(instances)
         if not _same_bits(together, [rows[order] for rows in alone]):
             return Batching(num_compared=num_compared, reason=f"rows of a batch of {size} are not bitwise those alone")
-        if size > 1 and seconds_now < seconds:
+        if size > 1 and _pays(seconds_now, seconds):
             sizes, seconds = [*sizes, size], seconds_now
     reason = "" if len(sizes) > 1 else "a batch takes as long as its instances one by one"
     return Batching(sizes=tuple(sizes), bitwise=True, num_compared=num_compared, reason=reason)
+
+
+def _pays(seconds: float, seconds_before: float) -> bool:
+    """Is an instance done sooner in this size than in the next smaller one that is used?"""
+    return seconds < seconds_before
 
 
 def _run_in(batch: Batch, instances: Array) -> tuple[list[Array], float]:

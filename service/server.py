@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 
 import uvicorn
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from service.announcement import announce, warn_of_devices
 from service.app import App, create_app
@@ -44,19 +45,22 @@ class _Server(uvicorn.Server):
     """uvicorn, with our words at its start, and red readiness before it stops listening."""
 
     def __init__(self, app: App, *, on_started: Callable[[], None]) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http="httptools",
-                ws="none",
-                lifespan="on",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-            )
+        config = uvicorn.Config(
+            app,
+            interface="asgi3",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
+        super().__init__(config)
+        # What a proxy says of the client matters to redirects only: a prediction need not wait for it to be read.
+        app.rest = ProxyHeadersMiddleware(app.fastapi, config.forwarded_allow_ips)  # type: ignore[arg-type, assignment]
         self._app = app
         self._on_started = on_started
 
