@@ -10,11 +10,11 @@ takes the two steps by themselves: `read` each request, then `answer_all` that h
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 import orjson
 
 from service.errors import FoldserveError, MediaTypeUnsupported
@@ -67,9 +67,7 @@ class Endpoint:
             scores = self._compute(packed)
         except FoldserveError as err:
             return [self._answer_few([one])[0] for one in packed] if len(packed) > 1 else [answer_error(err)]
-        # One sum of squares over all: an infinity or a NaN anywhere shows in it. So may large scores; a look tells.
-        flat = scores.ravel()
-        if math.isfinite(flat.dot(flat)):
+        if np.isfinite(scores).all():
             return self._encode(scores)
         return [self._encode_or_refuse(scores[place : place + 1]) for place in range(len(packed))]
 
