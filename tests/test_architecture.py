@@ -22,7 +22,7 @@ ORDER_OF_SERVICE = (
     ("errors", "runtime"),
     ("bundle", "device", "metrics", "protocols.answer"),
     ("diagnosis", "session", "scheduler", "settings"),
-    ("instance",),
+    ("instance", "batches", "batching"),
     ("predictor",),
     ("repository",),
     ("protocols.http_errors", "protocols.predict", "protocols.hot_path"),
