@@ -51,7 +51,6 @@ from service.runtime import ort
 
 Method = Literal["ema", "exact"]
 Announce = Callable[[str], None]
-BATCH_SIZE = 256  # of the passes over the data
 PRODUCERS = ("foldserve", "torch", "onnx", "onnx-ir", "onnxscript", "numpy")
 
 
@@ -87,7 +86,7 @@ def build_bundle(request: ExportRequest, announce: Announce = lambda _: None) ->
     _check_place(request)
     checkpoint = read_checkpoint(request.checkpoint)
     network, splits = load_network(checkpoint), load_splits_of(checkpoint)
-    with threads_for(network, splits.instance_shape, BATCH_SIZE):
+    with threads_for(network, splits.instance_shape, checkpoint.run.options.batch_size):
         return _build(request, announce, checkpoint.run, network, splits)
 
 
