@@ -21,12 +21,14 @@ def run_fold(source: Path, target: Path, console: Console, *, report_path: Path 
     Raises:
         FoldInvalid: a file can not be read or written, or the result is not the same function.
     """
+    if report_path is not None and report_path.resolve() == target.resolve():
+        raise FoldInvalid(f"the model and its report can not both be {target}: name two files")
     model = load_model(source)
     folded = fold(model)
     comparison = compare(model, folded.model)
-    save_model(folded.model, target)
     if report_path is not None:
         _write_report(folded.report, report_path)
+    save_model(folded.model, target)
     show_ledger(folded.report, console)
     console.print(f"  compared  {_describe(comparison)}", soft_wrap=True)
     console.print(f"  written   {target}", soft_wrap=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from model_export.errors import FoldInvalid, first_line
 from model_export.fold.apply import apply_plan
 from model_export.fold.ledger import Fold, Refusal, check_balance, ledger_entries
 from model_export.fold.plan import batchnorm_names, plan_folds
@@ -29,15 +30,23 @@ def fold(model: ir.Model) -> FoldedModel:
     """Fold all BatchNorms of `model` that can be folded exactly; `model` itself stays as it is.
 
     Raises:
+        FoldInvalid: the model holds what can not be copied, such as sparse tensors.
         LedgerUnbalanced: the account does not add up.
     """
-    folded = model.clone()
+    folded = _copy(model)
     before = batchnorm_names(folded)
     with proved_shapes(folded):
         plan = plan_folds(folded)
     apply_plan(folded, plan)
     check_balance(plan.decisions, before, batchnorm_names(folded))
     return FoldedModel(folded, _report(plan.decisions, model, folded))
+
+
+def _copy(model: ir.Model) -> ir.Model:
+    try:
+        return model.clone()
+    except RuntimeError as err:
+        raise FoldInvalid(f"the model can not be copied, perhaps for a sparse tensor in it: {first_line(err)}") from err
 
 
 def _report(decisions: tuple[Fold | Refusal, ...], before: ir.Model, after: ir.Model) -> FoldReport:

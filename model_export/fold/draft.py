@@ -13,13 +13,14 @@ import onnx_ir as ir
 
 from model_export.fold.layers import Layer, read_layer, weight_of
 from model_export.fold.ledger import Refused
-from model_export.fold.values import constant, is_op, name_of
+from model_export.fold.values import constant, input_of, is_op, name_of
 
 
 @dataclass
 class Draft:
     """What is planned: `gone`, the BatchNorms that will not be there, and `layers`, those that will be rewritten."""
 
+    graph: ir.Graph
     opset: int
     gone: dict[ir.Node, None] = field(default_factory=dict)
     layers: dict[ir.Node, Layer] = field(default_factory=dict)
@@ -40,9 +41,16 @@ class Draft:
         self.gone[batchnorm] = None
 
     def readers(self, value: ir.Value) -> list[tuple[ir.Node, int]]:
-        """The nodes that will read the value, each with the index of the input. Raises Refused at a graph output."""
+        """The nodes that will read the value, each with the index of the input.
+
+        Raises:
+            Refused: it is an output of the model, or read in the body of an If, Loop or Scan, whose names are its own.
+        """
         if value.is_graph_output():
             raise Refused(f"{value.name} is an output of the model, and would change")
+        for node, _ in value.uses():
+            if node.graph is not self.graph:
+                raise Refused(f"{value.name} is read by {name_of(node)} in the body of a control-flow node")
         return [reader for node, index in value.uses() for reader in self._through(node, index)]
 
     def origin(self, value: ir.Value) -> tuple[ir.Value, tuple[str, ...]]:
@@ -79,8 +87,8 @@ def is_transparent(node: ir.Node) -> bool:
 
 
 def _drops(dropout: ir.Node) -> bool:
-    training_mode = dropout.inputs[2] if len(dropout.inputs) > 2 else None
-    if any(output.uses() for output in dropout.outputs[1:]):
+    training_mode = input_of(dropout, 2)
+    if any(output.uses() or output.is_graph_output() for output in dropout.outputs[1:]):
         return True
     try:
         return training_mode is not None and bool(constant(training_mode, "training_mode").any())

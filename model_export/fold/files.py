@@ -34,6 +34,8 @@ def save_model(model: ir.Model, path: Path) -> None:
     Raises:
         FoldInvalid: the place can not be written.
     """
+    if path.exists() and not path.is_file():
+        raise FoldInvalid(f"{path} can not be written: there is something that is no file; name a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _save_whole(model, path)

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from model_export.affine import Array, Linear
 from model_export.fold.ledger import Refused
-from model_export.fold.values import constant, constant_tensor, is_constant, is_op, name_of, rank
+from model_export.fold.values import constant, constant_tensor, input_of, is_constant, is_op, name_of, rank
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,15 @@ def weight_of(layer: Layer) -> Array:
 def _read_gemm(node: ir.Node, opset: int) -> Layer:
     if opset < 7:
         raise Refused(f"{name_of(node)} is a Gemm of opset {opset}, whose bias broadcasts by other rules")
-    weight = _matrix(node, constant(node.inputs[1], f"the weight of {name_of(node)}"))
+    weight = _matrix(node, constant(input_of(node, 1), f"the weight of {name_of(node)}"))
     weight = weight if _int(node, "transB", 0) else weight.T
     alpha, beta = _float(node, "alpha", 1.0), _float(node, "beta", 1.0)
     return Layer(node, Linear(alpha * weight, beta * _bias(node, len(weight))))
 
 
 def _read_matmul(node: ir.Node) -> Layer:
-    weight = _matrix(node, constant(node.inputs[1], f"the weight of {name_of(node)}")).T
-    if rank(node.inputs[0]) != 2:
+    weight = _matrix(node, constant(input_of(node, 1), f"the weight of {name_of(node)}")).T
+    if rank(input_of(node, 0)) != 2:
         raise Refused(
             f"{name_of(node)} is a MatMul whose input is not proved to have two axes: its channels may not be axis 1"
         )
@@ -85,7 +85,7 @@ def _read_matmul(node: ir.Node) -> Layer:
 
 
 def _read_conv(node: ir.Node) -> Layer:
-    weight = constant(node.inputs[1], f"the weight of {name_of(node)}")
+    weight = constant(input_of(node, 1), f"the weight of {name_of(node)}")
     groups = _int(node, "group", 1)
     if weight.ndim < 3 or weight.shape[0] % groups:
         raise Refused(f"{name_of(node)} is a Conv with {groups} groups and a weight of shape {weight.shape}")
@@ -93,7 +93,7 @@ def _read_conv(node: ir.Node) -> Layer:
 
 
 def _weight_tensor(node: ir.Node) -> ir.TensorProtocol:
-    tensor = constant_tensor(node.inputs[1])
+    tensor = constant_tensor(input_of(node, 1))
     if tensor is None:
         raise Refused(f"the weight of {name_of(node)} is not constant")
     return tensor
@@ -106,9 +106,9 @@ def _matrix(node: ir.Node, weight: Array) -> Array:
 
 
 def _bias(node: ir.Node, length: int) -> Array:
-    if len(node.inputs) < 3 or node.inputs[2] is None:
+    if input_of(node, 2) is None:
         return np.zeros(length)
-    return _row(node, constant(node.inputs[2], f"the bias of {name_of(node)}"), length)
+    return _row(node, constant(input_of(node, 2), f"the bias of {name_of(node)}"), length)
 
 
 def _row(node: ir.Node, bias: Array, length: int) -> Array:
@@ -123,6 +123,8 @@ def _bias_add(matmul: ir.Node, length: int) -> ir.Node | None:
     output = matmul.outputs[0]
     readers = output.consumers()
     if len(readers) != 1 or output.is_graph_output() or not is_op(readers[0], "Add"):
+        return None
+    if readers[0].graph is not matmul.graph:
         return None
     try:
         _row(readers[0], _added_constant(readers[0]), length)

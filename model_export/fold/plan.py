@@ -30,8 +30,8 @@ class FoldPlan:
 
 def plan_folds(model: ir.Model) -> FoldPlan:
     """Plan the fold of every BatchNorm of the model, also of those in bodies and functions, which stay."""
-    draft = Draft(opset=model.opset_imports.get("", 0))
-    decisions = [_decide(node, draft) for node in model.graph if is_batchnorm(node)]
+    draft = Draft(model.graph, opset=model.opset_imports.get("", 0))
+    decisions = _decide_all([node for node in model.graph if is_batchnorm(node)], draft)
     nested = [Refusal(name, "it is in the body of a control-flow node or function") for name in _nested_names(model)]
     return FoldPlan((*decisions, *nested), tuple(draft.gone), tuple(draft.layers.values()))
 
@@ -46,6 +46,20 @@ def _nested_names(model: ir.Model) -> tuple[str, ...]:
     in_bodies = [node for node in model.graph.all_nodes() if node not in top]
     in_functions = [node for function in model.functions.values() for node in function.all_nodes()]
     return tuple(name_of(node) for node in (*in_bodies, *in_functions) if is_batchnorm(node))
+
+
+def _decide_all(batchnorms: list[ir.Node], draft: Draft) -> list[Fold | Refusal]:
+    """Decide front to back, then ask those that were refused again, back to front, for as long as one more goes.
+
+    A BatchNorm behind another hides the layer that could take both, until it is gone itself.
+    """
+    decisions = {node: _decide(node, draft) for node in batchnorms}
+    num_gone = -1
+    while num_gone != len(draft.gone):
+        num_gone = len(draft.gone)
+        refused = [node for node, decision in decisions.items() if isinstance(decision, Refusal)]
+        decisions |= {node: _decide(node, draft) for node in reversed(refused)}
+    return list(decisions.values())
 
 
 def _decide(batchnorm: ir.Node, draft: Draft) -> Fold | Refusal:
@@ -65,6 +79,8 @@ def _first_that_absorbs(name: str, batchnorm: ir.Node, affine: Affine, draft: Dr
             draft.accept(batchnorm, layers)
         except Refused as refused:
             reasons.append(f"{direction}: {refused}")
+        except RecursionError:
+            reasons.append(f"{direction}: the chain of nodes that change nothing is too long to follow")
         else:
             return Fold(name, tuple(layer.name for layer in layers), direction, path)
     return Refusal(name, "; ".join(reasons))

@@ -31,6 +31,8 @@ def proved_shapes(model: ir.Model) -> Iterator[None]:
 def _infer_shapes(model: ir.Model) -> dict[str, ir.Shape | None]:
     """The shape of each node's output by name. On a clone: the pass reorders initializers."""
     bare = model.clone()
+    for value in bare.graph.inputs:  # an initializer that a caller may override proves nothing
+        bare.graph.initializers.pop(str(value.name), None)
     for node in bare.graph:
         for value in node.outputs:
             value.shape = None

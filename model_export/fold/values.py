@@ -51,7 +51,28 @@ def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
         return None
     if value.is_initializer():
         return value.const_value
-    return ir.convenience.get_const_tensor(value) if is_op(value.producer(), "Constant") else None
+    producer = value.producer()
+    return _tensor_of(producer) if producer is not None and is_op(producer, "Constant") else None
+
+
+def input_of(node: ir.Node, index: int) -> ir.Value | None:
+    """The node's input at `index`; None where it is left out."""
+    return node.inputs[index] if len(node.inputs) > index else None
+
+
+def _tensor_of(node: ir.Node) -> ir.TensorProtocol | None:
+    """What a Constant holds. Not onnx-ir's own way, which writes a name into the tensor that copies share."""
+    for name, attribute in node.attributes.items():
+        if attribute.is_ref():
+            return None
+        if name == "value":
+            return attribute.as_tensor()
+        if name in _DTYPES:
+            return ir.Tensor(np.asarray(attribute.value, dtype=_DTYPES[name]))
+    return None
+
+
+_DTYPES = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 
 
 def rank(value: ir.Value | None) -> int | None:

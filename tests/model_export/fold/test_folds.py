@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model_export.fold import fold
+from model_export.fold.check import compare
 from tests.model_export.fold.graphs import GraphBuilder, fold_and_compare, num_batchnorms
 
 Build = Callable[[GraphBuilder], tuple[str, tuple[int, ...]]]
@@ -105,6 +107,11 @@ def _after_the_activation(b: GraphBuilder) -> tuple[str, tuple[int, ...]]:
     return b.gemm(b.batchnorm(hidden, 4, "bn"), 4, 3, "dense"), (6,)
 
 
+def _two_in_a_row_before(b: GraphBuilder) -> tuple[str, tuple[int, ...]]:
+    """The first one sees the layer only once the second is gone."""
+    return b.gemm(b.batchnorm(b.batchnorm("x", 6, "bn"), 6, "bn2"), 6, 4, "dense"), (6,)
+
+
 NEXT = [
     _then_gemm,
     _then_gemm_with_attributes,
@@ -114,6 +121,7 @@ NEXT = [
     _then_reshape_gemm,
     _then_computed_reshape_matmul,
     _after_the_activation,
+    _two_in_a_row_before,
 ]
 
 
@@ -250,3 +258,29 @@ def test_parameters_in_constant_nodes_fold_like_initializers() -> None:
         del model.graph.initializers[str(value.name)]
     folded = fold_and_compare(model, instance_shape)
     assert [node.op_type for node in folded.model.graph] == ["Gemm"]
+
+
+def test_layers_without_names_do_not_get_the_same_one() -> None:
+    b = GraphBuilder(np.random.default_rng(6))
+    hidden = b.batchnorm(b.node("MatMul", ["x", b.weight("w0", 6, 5)], "first"), 5, "bn0")
+    output = b.batchnorm(b.node("MatMul", [hidden, b.weight("w1", 5, 3)], "second"), 3, "bn1")
+    model = b.model((6,), [output])
+    for node in model.graph:
+        node.name = None
+    folded = fold_and_compare(model, (6,))
+    names = [node.name for node in folded.model.graph if node.name]
+    assert len(names) == len(set(names))
+    assert compare(model, folded.model).not_compared or num_batchnorms(folded.model) == 0
+
+
+def test_a_constant_without_a_name_is_not_given_one_in_the_callers_model() -> None:
+    model, _ = _model(_gemm_then)
+    weight = model.graph.initializers["dense.weight"]
+    assert weight.const_value is not None
+    values = weight.const_value.numpy()
+    node = ir.node("Constant", [], {"value": ir.tensor(values)}, num_outputs=1)
+    model.graph.insert_before(model.graph[0], node)
+    weight.replace_all_uses_with(node.outputs[0])
+    del model.graph.initializers["dense.weight"]
+    fold(model)
+    assert node.attributes["value"].as_tensor().name is None

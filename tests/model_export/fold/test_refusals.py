@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from model_export.errors import LedgerUnbalanced
 from model_export.fold import fold
@@ -196,6 +197,76 @@ def test_a_batchnorm_in_the_body_of_an_if_is_accounted_for() -> None:
     entries = fold(b.model((4,), ["bn_out", "branch_out"])).report.entries
     assert [(entry.batchnorm, entry.outcome) for entry in entries] == [("bn", "folded"), ("t", "kept")]
     assert "body" in entries[1].reason
+
+
+def _if(b: GraphBuilder, node: onnx.NodeProto, weights: dict[str, np.ndarray], output: str, stated: Any = None) -> str:
+    """An If on a constant condition whose first branch is `node`, with weights of its own."""
+    initializers = [numpy_helper.from_array(values, name) for name, values in weights.items()]
+    value_info = [] if stated is None else [stated]
+    result = helper.make_tensor_value_info(output, TensorProto.DOUBLE, None)
+    then = helper.make_graph([node], "then", [], [result], initializers, value_info=value_info)
+    zero = helper.make_node("Constant", [], ["e"], value=numpy_helper.from_array(np.zeros((1, 2))))
+    other = helper.make_graph([zero], "else", [], [helper.make_tensor_value_info("e", TensorProto.DOUBLE, None)])
+    b.constant("yes", np.array(1, dtype=np.int64))
+    condition = b.node("Cast", ["yes"], "bool", to=TensorProto.BOOL)
+    return b.node("If", [condition], "branch", then_branch=then, else_branch=other)
+
+
+@pytest.mark.parametrize("op", ["Gemm", "MatMul"])
+def test_a_reader_in_the_body_of_an_if_keeps_the_batchnorm(op: str) -> None:
+    """Its weight `w` is a name of the body's own: a folded one in the main graph would be shadowed by it."""
+    b = GraphBuilder(np.random.default_rng(0))
+    normal = b.batchnorm("x", 4, "bn")
+    inside = helper.make_node(op, [normal, "w"], ["z"], name="inside")
+    model = b.model((4,), [_if(b, inside, {"w": b.rng.normal(size=(4, 2))}, "z")])
+    folded = fold(model)
+    assert "in the body of a control-flow node" in folded.report.entries[0].reason
+    assert_same_answers(model, folded.model, np.random.default_rng(1).normal(size=(3, 4)))
+
+
+def test_a_bias_that_is_added_in_the_body_of_an_if_is_not_the_layers() -> None:
+    b = GraphBuilder(np.random.default_rng(0))
+    product = b.node("MatMul", [b.batchnorm("x", 4, "bn"), b.weight("w", 4, 2)], "dense")
+    inside = helper.make_node("Add", [product, "c"], ["z"], name="inside")
+    model = b.model((4,), [_if(b, inside, {"c": b.rng.normal(size=2)}, "z")])
+    assert_same_answers(model, fold(model).model, np.random.default_rng(1).normal(size=(3, 4)))
+
+
+def test_a_batchnorm_whose_output_a_body_reads_folds_into_the_layer_before_it() -> None:
+    b = GraphBuilder(np.random.default_rng(0))
+    normal = b.batchnorm(b.gemm("x", 4, 2, "dense"), 2, "bn")
+    model = b.model((4,), [_if(b, helper.make_node("Relu", [normal], ["z"]), {}, "z")])
+    folded = fold(model)
+    assert folded.report.entries[0].direction == "previous"
+    assert_same_answers(model, folded.model, np.random.default_rng(1).normal(size=(3, 4)))
+
+
+def test_a_shape_that_a_caller_may_override_proves_no_rank() -> None:
+    """With another target the MatMul has three axes, and its outputs are not the BatchNorm's channels."""
+    b = GraphBuilder(np.random.default_rng(0))
+    target = b.constant("target", np.array([-1, 4], dtype=np.int64))
+    product = b.node("MatMul", [b.node("Reshape", ["x", target], "turn"), b.weight("w", 4, 4)], "dense")
+    overridable = helper.make_tensor_value_info("target", TensorProto.INT64, ["k"])
+    (entry,) = fold(b.model((4,), [b.batchnorm(product, 4, "bn")], inputs=(overridable,))).report.entries
+    assert "not proved to have two axes" in entry.reason
+
+
+@pytest.mark.parametrize("num_inputs", [1, 4])
+def test_a_batchnorm_with_inputs_missing_is_kept_and_says_so(num_inputs: int) -> None:
+    model = _dense_and_batchnorm().model((4,), ["bn_out"])
+    node = next(node for node in model.graph if node.op_type == "BatchNormalization")
+    node.resize_inputs(num_inputs)
+    (entry,) = fold(model).report.entries
+    assert "(absent) is not constant" in entry.reason
+
+
+def test_a_chain_too_long_to_follow_is_kept_and_says_so() -> None:
+    b = GraphBuilder(np.random.default_rng(0))
+    value = b.gemm("x", 4, 4, "dense")
+    for index in range(2000):
+        value = b.node("Identity", [value], f"same{index}")
+    (entry,) = fold(b.model((4,), [b.batchnorm(value, 4, "bn")])).report.entries
+    assert "too long to follow" in entry.reason
 
 
 @pytest.mark.parametrize(
