@@ -23,7 +23,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from service.errors import BundleExists, BundleNotFound, DigestMismatch, FormatVersionUnknown, ManifestInvalid
+from service.errors import (
+    BundleExists,
+    BundleNotFound,
+    BundleUnwritable,
+    DigestMismatch,
+    FormatVersionUnknown,
+    ManifestInvalid,
+)
 
 FORMAT_VERSION = 1
 MODEL_FILE = "model.onnx"
@@ -234,15 +241,14 @@ def write_bundle(
     Raises:
         ManifestInvalid: name or version are not allowed, or are not the directory's.
         BundleExists: there is a bundle already, and `overwrite` is false.
+        BundleUnwritable: the operating system does not let us write there.
     """
     check_name_and_version(manifest.name, manifest.version)
     _check_place(directory, manifest)
-    claim_directory(directory, overwrite=overwrite)
-    shutil.copyfile(model_path, directory / MODEL_FILE)
-    (directory / EXAMPLES_FILE).write_bytes(_encode(examples))
-    files = {name: _sha256(directory / name) for name in (MODEL_FILE, EXAMPLES_FILE)}
-    written = replace(manifest, files=files)
-    _write_atomically(directory / MANIFEST_FILE, _encode(written))
+    try:
+        written = _write_files(directory, manifest, model_path, examples, overwrite=overwrite)
+    except OSError as err:
+        raise BundleUnwritable(f"the bundle can not be written to {directory}: {err}") from err
     return Bundle(directory=directory, manifest=written, examples=examples)
 
 
@@ -266,7 +272,11 @@ def check_free(directory: Path, *, overwrite: bool) -> None:
 
     Raises:
         BundleExists: there is a bundle already, and `overwrite` is false.
+        BundleUnwritable: a part of its path is a file.
     """
+    in_the_way = next((path for path in (directory, *directory.parents) if path.exists() and not path.is_dir()), None)
+    if in_the_way is not None:
+        raise BundleUnwritable(f"the bundle can not be written to {directory}: {in_the_way} is no directory")
     if (directory / MANIFEST_FILE).exists() and not overwrite:
         raise BundleExists(f"{directory} holds a bundle already: write another version, or say --overwrite")
 
@@ -280,6 +290,18 @@ def claim_directory(directory: Path, *, overwrite: bool) -> None:
     check_free(directory, overwrite=overwrite)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / MANIFEST_FILE).unlink(missing_ok=True)
+
+
+def _write_files(
+    directory: Path, manifest: Manifest, model_path: Path, examples: tuple[Example, ...], *, overwrite: bool
+) -> Manifest:
+    claim_directory(directory, overwrite=overwrite)
+    shutil.copyfile(model_path, directory / MODEL_FILE)
+    (directory / EXAMPLES_FILE).write_bytes(_encode(examples))
+    files = {name: _sha256(directory / name) for name in (MODEL_FILE, EXAMPLES_FILE)}
+    written = replace(manifest, files=files)
+    _write_atomically(directory / MANIFEST_FILE, _encode(written))
+    return written
 
 
 def _check_place(directory: Path, manifest: Manifest) -> None:

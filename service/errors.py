@@ -12,6 +12,7 @@ No HTTP in here: `protocols/http_errors.py` holds the one table from error to st
     │   ├── SignatureMismatch
     │   └── SelfCheckFailed
     ├── BundleExists              a version is written once
+    ├── BundleUnwritable          the place can not take a bundle
     ├── DeviceUnavailable         the device that was asked for does not work here
     ├── SettingsInvalid
     ├── PredictionFailed          the runtime failed on a valid instance
@@ -65,6 +66,10 @@ class SelfCheckFailed(BundleError):
 
 class BundleExists(FoldserveError):
     """A bundle already stands where one was to be written."""
+
+
+class BundleUnwritable(FoldserveError):
+    """A bundle can not be written to the place that was named."""
 
 
 class DeviceUnavailable(FoldserveError):

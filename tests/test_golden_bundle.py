@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from service.bundle import FORMAT_VERSION, read_bundle
-from service.errors import BundleNotFound, DigestMismatch, FormatVersionUnknown, ManifestInvalid
+from service.bundle import FORMAT_VERSION, check_free, read_bundle, write_bundle
+from service.errors import BundleNotFound, BundleUnwritable, DigestMismatch, FormatVersionUnknown, ManifestInvalid
 from service.predictor import open_predictor
 
 GOLDEN = Path(__file__).parent / "golden" / "players" / "1"
@@ -89,3 +89,21 @@ def test_a_manifest_can_not_reach_out_of_its_bundle(copy: Path, name: str) -> No
     _edit(copy, files=files | {name: "0" * 64})
     with pytest.raises(ManifestInvalid, match="not the name of a file in the bundle"):
         read_bundle(copy)
+
+
+@pytest.mark.parametrize("place", ["file", "file/players", "file/players/1"])
+def test_a_place_behind_a_file_is_refused_before_anything_is_written(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BundleUnwritable, match="is no directory"):
+        check_free(tmp_path / place, overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "examples.json", "manifest.json"])
+def test_a_directory_where_a_file_should_go_is_one_sentence(tmp_path: Path, name: str) -> None:
+    bundle = read_bundle(GOLDEN)
+    place = tmp_path / "players" / "1"
+    (place / name).mkdir(parents=True)
+    with pytest.raises(BundleUnwritable, match="can not be written"):
+        write_bundle(
+            place, manifest=bundle.manifest, model_path=bundle.model_path, examples=bundle.examples, overwrite=True
+        )
