@@ -5,6 +5,7 @@ Weights that another node reads too are replaced by a copy, never written into.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,7 @@ class _Place:
 
     def name(self, wanted: str) -> str:
         """`wanted`, or what is free and closest to it; it is taken from now on."""
-        candidates = (wanted, *(f"{wanted}.folded{count or ''}" for count in range(len(self.taken) + 1)))
+        candidates = itertools.chain([wanted], (f"{wanted}.folded{count or ''}" for count in itertools.count()))
         free = next(candidate for candidate in candidates if candidate not in self.taken)
         self.taken.add(free)
         return free

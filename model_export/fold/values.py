@@ -23,7 +23,7 @@ def is_op(node: ir.Node | None, *op_types: str) -> bool:
 
 def name_of(node: ir.Node) -> str:
     """A node's own name; where it has none, that of its output, which no other node has."""
-    return node.name or str(node.outputs[0].name)
+    return node.name or next((str(output.name) for output in node.outputs), node.op_type)
 
 
 def is_constant(value: ir.Value | None) -> bool:
