@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 import signal
 import time
 import warnings
@@ -19,7 +20,6 @@ from typing import Any, Literal
 
 import lightning.pytorch as lightning
 import torch
-from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -81,7 +81,7 @@ def train(  # noqa: PLR0913  # what to train, and four keywords about where and 
         lightning.seed_everything(options.seed, verbose=False)
         module = build_network(run.spec)
         fit_standardise(module, splits.train.instances)
-        _clear(run_dir)
+        run_dir.mkdir(parents=True, exist_ok=True)
         return _fit(_Task(module, run, splits), run_dir, device=device, progress=progress)
 
 
@@ -123,13 +123,6 @@ def _check_free(run_dir: Path, *, overwrite: bool) -> None:
         )
 
 
-def _clear(run_dir: Path) -> None:
-    """Only once data and network are known to be good: an old run is not given up for a slip of the pen."""
-    for name in (BEST, LAST):
-        (run_dir / name).unlink(missing_ok=True)
-    run_dir.mkdir(parents=True, exist_ok=True)
-
-
 def _plan(source: DataSource, network: NetworkOptions, options: TrainingOptions, splits: Splits) -> Run:
     spec = specify(network, instance_shape=splits.instance_shape, num_outputs=len(splits.labels))
     return Run(
@@ -155,7 +148,7 @@ def _fit(
 ) -> TrainingResult:
     start = time.perf_counter()
     options, shape = task.run.options, task.run.spec.instance_shape
-    with _quiet(), _resumable(run_dir), threads_for(task.network, shape, options.batch_size):
+    with _quiet(), _resumable(task, run_dir), threads_for(task.network, shape, options.batch_size):
         trainer = _make_trainer(options, run_dir, device=device, progress=progress)
         trainer.fit(task, ckpt_path=resume_from, weights_only=True)
     best = read_checkpoint(run_dir / BEST)
@@ -185,7 +178,6 @@ def _make_trainer(options: TrainingOptions, run_dir: Path, *, device: Device, pr
         precision="bf16-mixed" if options.precision == "bf16" else "32-true",
         max_epochs=options.epochs,
         callbacks=callbacks,
-        plugins=[_AtomicCheckpointIO()],
         default_root_dir=run_dir,
         logger=False,
         num_sanity_val_steps=0,
@@ -203,6 +195,7 @@ class _Task(lightning.LightningModule):
         self.network = network
         self.run = run
         self.splits = splits
+        self.can_be_resumed = bool(run.history)
 
     def train_dataloader(self) -> Batches:
         seed = _seed_of_epoch(self.run.options.seed, self.current_epoch)
@@ -263,17 +256,25 @@ class _KeepCheckpoints(CheckpointCallback):
         self.run_dir = run_dir
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        trainer.save_checkpoint(self.run_dir / LAST)
-        if isinstance(pl_module, _Task) and pl_module.run.best is pl_module.run.history[-1]:
-            trainer.save_checkpoint(self.run_dir / BEST)
+        """The best first: a run that is resumed from the last epoch repeats what came after it, and nothing before."""
+        if not isinstance(pl_module, _Task):
+            return
+        if pl_module.run.best is pl_module.run.history[-1]:
+            self._save(trainer, BEST, instead_of_old_run=len(pl_module.run.history) == 1)
+        self._save(trainer, LAST)
+        pl_module.can_be_resumed = True
 
+    def _save(self, trainer: lightning.Trainer, name: str, *, instead_of_old_run: bool = False) -> None:
+        """Write beside the checkpoint and rename: an interruption while writing leaves the one before.
 
-class _AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the checkpoint and renames: an interruption while writing leaves the one before."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        draft = Path(path).with_suffix(".partial")
-        super().save_checkpoint(checkpoint, draft, storage_options)
+        The old run is given up here, when the new one has something to show: its last epoch goes first, so that at no
+        time one run's best lies beside another's last.
+        """
+        path = self.run_dir / name
+        draft = path.with_suffix(".partial")
+        trainer.save_checkpoint(draft)
+        if instead_of_old_run:
+            (self.run_dir / LAST).unlink(missing_ok=True)
         draft.replace(path)
 
 
@@ -305,7 +306,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _resumable(run_dir: Path) -> Iterator[None]:
+def _resumable(task: _Task, run_dir: Path) -> Iterator[None]:
     """Lightning turns Ctrl-C into `sys.exit(1)` and leaves Ctrl-C switched off: undo both, and say how to go on."""
     handler = signal.getsignal(signal.SIGINT)
     try:
@@ -313,8 +314,8 @@ def _resumable(run_dir: Path) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit) as err:
         if not isinstance(err, KeyboardInterrupt) and not isinstance(err.__context__, KeyboardInterrupt):
             raise
-        last_path = run_dir / LAST
-        way = f"go on with --resume {last_path}" if last_path.exists() else "no epoch was complete: start again"
+        again = f"go on with --resume {shlex.quote(str(run_dir / LAST))}"
+        way = again if task.can_be_resumed else "no epoch was complete: start again"
         raise TrainingInterrupted(f"interrupted: {way}") from err
     finally:
         with contextlib.suppress(ValueError):  # outside the main thread no handler can be set, and none was changed

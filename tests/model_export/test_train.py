@@ -179,6 +179,66 @@ def test_an_interrupted_run_that_is_resumed_equals_one_that_was_not(tmp_path: Pa
     assert resumed.run == whole.run
 
 
+@pytest.mark.parametrize("complete", [1, 2, 3])
+def test_a_run_interrupted_between_its_two_checkpoints_ends_like_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complete: int
+) -> None:
+    """With this seed each epoch is the best so far, so each writes two checkpoints."""
+    whole = small_run(tmp_path / "whole", network=WATCHED, epochs=4)
+    names: list[str] = []
+
+    def replace(draft: Path, path: Path) -> Path:
+        names.append(path.name)
+        if len(names) == 2 * complete + 2:
+            press_ctrl_c()
+        return rename(draft, path)
+
+    rename = Path.replace
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(TrainingInterrupted):
+        small_run(tmp_path / "cut", network=WATCHED, epochs=4)
+    monkeypatch.undo()
+    assert set(names[-2:]) == {"best.ckpt", "last.ckpt"}
+    resumed = resume(tmp_path / "cut" / "last.ckpt", device="cpu", progress=False)
+    assert equal(weights(resumed.last_path), weights(whole.last_path))
+    assert equal(weights(resumed.best_path), weights(whole.best_path))
+
+
+@pytest.mark.parametrize("network", [DIVERGING, NetworkOptions(network="tests.model_export.runs:absent")])
+def test_an_old_run_is_not_given_up_for_one_that_fails(tmp_path: Path, network: NetworkOptions) -> None:
+    old = weights(small_run(tmp_path, epochs=1).last_path)
+    with pytest.raises(NetworkInvalid):
+        small_run(tmp_path, network=network, overwrite=True)
+    assert equal(weights(tmp_path / "last.ckpt"), old)
+    assert (tmp_path / "best.ckpt").exists()
+
+
+def test_ctrl_c_in_the_first_epoch_keeps_the_old_run_and_does_not_offer_to_resume_it(tmp_path: Path) -> None:
+    old = weights(small_run(tmp_path, epochs=1).last_path)
+    Watched.in_step = {1: press_ctrl_c}
+    with pytest.raises(TrainingInterrupted, match="no epoch was complete: start again"):
+        small_run(tmp_path, network=WATCHED, overwrite=True)
+    assert equal(weights(tmp_path / "last.ckpt"), old)
+
+
+def test_ctrl_c_between_the_first_two_checkpoints_leaves_no_last_of_the_old_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_run(tmp_path, epochs=1)
+
+    def replace(draft: Path, path: Path) -> Path:
+        if path.name == "last.ckpt":
+            press_ctrl_c()
+        return rename(draft, path)
+
+    rename = Path.replace
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(TrainingInterrupted):
+        small_run(tmp_path, network=WATCHED, overwrite=True)
+    assert [path.name for path in tmp_path.glob("*.ckpt")] == ["best.ckpt"]
+    assert read_checkpoint(tmp_path / "best.ckpt").run.spec.options.network == WATCHED.network
+
+
 def test_a_runs_folder_may_be_moved_before_it_is_resumed(tmp_path: Path) -> None:
     Watched.in_step = {IN_THE_THIRD_EPOCH: press_ctrl_c}
     with pytest.raises(TrainingInterrupted):
