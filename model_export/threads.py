@@ -7,6 +7,7 @@ that others use too, two threads wait for each other: the small network then tra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,8 +33,15 @@ def threads_for(network: nn.Module, instance_shape: tuple[int, ...], batch_size:
 
 
 def _flops(network: nn.Module, instance_shape: tuple[int, ...], batch_size: int) -> float:
-    """The products and sums of one forward pass, counted on one instance."""
-    copy = inference_copy(network, device="cpu")
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        copy(torch.zeros(1, *instance_shape))
-    return float(counter.get_total_flops()) * batch_size
+    """The products and sums of one forward pass over a batch, from those of two instances; infinite if unknown.
+
+    Two, because a BatchNorm without running averages needs a variance in inference mode too. It is an estimate: what
+    can not be counted, such as a network of one's own with a twist, is left to run with all threads.
+    """
+    try:
+        copy = inference_copy(network, device="cpu").requires_grad_(False)
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            copy(torch.zeros(2, *instance_shape))
+    except Exception:  # noqa: BLE001  # the network's own code runs here
+        return math.inf
+    return counter.get_total_flops() / 2 * batch_size
