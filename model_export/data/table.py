@@ -7,6 +7,7 @@ do about it, because whatever is decided here every client of the service has to
 from __future__ import annotations
 
 import difflib
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ def read_table(path: Path, *, target: str | None, ignore: tuple[str, ...] = ()) 
     if chosen in ignored:
         raise DataInvalid(f"--ignore {chosen} leaves out the target itself")
     frame = frame.drop(columns=ignored)
-    _check_complete(frame)
+    _check_complete(frame, chosen)
     labels, names = _as_classes(frame[chosen])
     features = _find_features(frame.drop(columns=chosen))
     instances = encode_frame(frame, features)
@@ -48,13 +49,50 @@ def _read_frame(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        frame = pd.read_csv(path, low_memory=False) if path.suffix == ".csv" else pd.read_parquet(path)
+        frame = _read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
     except (ValueError, OSError) as err:  # pandas' and pyarrow's own are ValueErrors
         raise DataInvalid(f"{path}: can not be read as a table: {err}") from err
     if not len(frame):
         raise DataInvalid(f"{path}: has no rows")
+    _check_index(path, frame.index)
     frame.columns = frame.columns.map(str)
+    _check_different(path, list(frame.columns))
     return frame.reset_index(drop=True)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Rows longer than the header would become an index, and names that come twice `a` and `a.1`: neither is wanted."""
+    import pandas as pd
+
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
+    _check_different(path, [name for name in header.iloc[0] if name])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(path, low_memory=False, index_col=False, on_bad_lines="error")
+        except pd.errors.ParserWarning as err:
+            raise DataInvalid(
+                f"{path}: expected {header.shape[1]} values in each row, as the header has names, found more: give "
+                "each column a name, or remove what is too much"
+            ) from err
+
+
+def _check_index(path: Path, index: pd.Index[Any]) -> None:
+    """Row numbers say nothing and may go; an index of any other kind is data."""
+    import pandas as pd
+
+    if not isinstance(index, pd.RangeIndex) or index.name is not None:
+        names = ", ".join(repr(name) for name in index.names if name is not None) or "without a name"
+        raise DataInvalid(
+            f"{path}: has an index ({names}) beside its columns: save it with reset_index(), and --ignore the column "
+            "if it says nothing, or with reset_index(drop=True)"
+        )
+
+
+def _check_different(path: Path, names: list[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataInvalid(f"{path}: expected columns with different names, found {', '.join(twice)} more than once")
 
 
 def _check_column(frame: pd.DataFrame, name: str | None, *, option: str) -> str:
@@ -68,8 +106,13 @@ def _check_column(frame: pd.DataFrame, name: str | None, *, option: str) -> str:
     raise DataInvalid(f"{option}: there is no column {name!r}.{guess} The columns are: {', '.join(columns)}")
 
 
-def _check_complete(frame: pd.DataFrame) -> None:
+def _check_complete(frame: pd.DataFrame, target: str) -> None:
     counts = frame.isna().sum()
+    if counts[target]:
+        raise DataInvalid(
+            f"--target {target}: {counts[target]} rows have no class: drop those rows, or fill in the class "
+            "(an empty cell, NA, None and null count as missing)"
+        )
     missing = [f"{name} ({count})" for name, count in counts[counts > 0].items()]
     if missing:
         raise DataInvalid(
@@ -129,6 +172,8 @@ def _problem(column: pd.Series[Any]) -> str | None:
         return "holds dates or times: turn them into numbers (an age, a weekday), or --ignore the column"
     if kind not in {"integer", "floating", "boolean", "string", "categorical"}:
         return f"holds {kind} values, expected numbers or words: convert them, or --ignore the column"
+    if kind == "integer" and column.dtype == object:
+        return "holds whole numbers too large for 64 bits: --ignore it if it is an identifier, or scale it"
     if (column == column.iloc[0]).all():
         return "has the same value in every row, so it says nothing: --ignore it"
     return _problem_of_words(column) if kind in {"string", "categorical"} else None

@@ -140,6 +140,49 @@ def test_a_csv_that_can_not_be_read_is_refused_by_name(tmp_path: Path, content: 
         load_splits(DataSource(spec=str(path), target="b"))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a,b\n1,2,x\n3,4,y\n", r"expected 2 values in each row, as the header has names, found more"),
+        (b"a,b\n1,2,x\n3,4\n", r"expected 2 values in each row"),
+        (b"a,b,a,c,c\n1,2,3,4,5\n", "expected columns with different names, found a, c more than once"),
+    ],
+)
+def test_a_csv_whose_header_does_not_name_each_column_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "shifted.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataInvalid, match=rf"shifted\.csv: {message}"):
+        load_splits(DataSource(spec=str(path), target="b"))
+
+
+@pytest.mark.parametrize(
+    ("index", "name"),
+    [
+        (pd.Index([f"id{row}" for row in range(NUM_ROWS)], name="plant"), "'plant'"),
+        (pd.RangeIndex(NUM_ROWS, name="plant"), "'plant'"),
+        (pd.Index([2 * row**2 for row in range(NUM_ROWS)]), "without a name"),
+    ],
+)
+def test_a_parquet_with_an_index_is_refused_by_the_indexs_name(tmp_path: Path, index: Any, name: str) -> None:
+    with pytest.raises(DataInvalid, match=rf"flowers\.parquet: has an index \({name}\) .* reset_index"):
+        load(flowers().set_index(index), tmp_path)
+
+
+def test_whole_numbers_beyond_64_bits_are_refused_and_not_taken_for_words(tmp_path: Path) -> None:
+    path = tmp_path / "flowers.csv"
+    flowers(number=[10**30 + row // 2 for row in range(NUM_ROWS)]).to_csv(path, index=False)
+    with pytest.raises(DataInvalid, match="number: holds whole numbers too large for 64 bits: --ignore it"):
+        load_splits(DataSource(spec=str(path), target="species"))
+
+
+def test_a_target_with_gaps_is_told_to_drop_those_rows(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataInvalid, match="--target kind: 20 rows have no class: drop those rows, or fill in"
+    ) as caught:
+        load(flowers(kind=[None, "a"] * 20), tmp_path, target="kind")
+    assert "--ignore" not in str(caught.value)
+
+
 def test_a_parquet_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "broken.parquet"
     path.write_bytes(b"no parquet")
