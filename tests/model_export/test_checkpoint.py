@@ -79,7 +79,9 @@ def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "best.ckpt")
 
 
-@pytest.mark.parametrize("content", [b"", b"hello, world", b"PK\x03\x04 a broken zip file"])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello, world", b"PK\x03\x04 a broken zip file", b"a,b\n1,2\n", b"width,kind\n0.5,x\n", b"0.5\n"]
+)
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "best.ckpt"
     path.write_bytes(content)
