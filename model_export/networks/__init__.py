@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from model_export.errors import NetworkInvalid
+from model_export.errors import NetworkInvalid, first_line
 from model_export.networks.options import Activation, NetworkOptions, NetworkSpec, Placement, specify
 from model_export.networks.own import build_ones_own
 from model_export.networks.reference import build_convnet, build_mlp
@@ -31,10 +31,20 @@ def build_network(spec: NetworkSpec) -> nn.Module:
     Raises:
         NetworkInvalid: it can not be built for such instances, or gives something else than such logits.
     """
-    builders = {"mlp": build_mlp, "convnet": build_convnet}
-    network = builders.get(spec.options.network, build_ones_own)(spec)
+    network = _build(spec)
     _check_logits(network, spec)
     return network
+
+
+def _build(spec: NetworkSpec) -> nn.Module:
+    builders = {"mlp": build_mlp, "convnet": build_convnet}
+    try:
+        return builders.get(spec.options.network, build_ones_own)(spec)
+    except (RuntimeError, MemoryError, OverflowError, TypeError) as err:  # torch's words for "too large"
+        raise NetworkInvalid(
+            f"{spec.options.network} can not be built with --hidden {spec.options.hidden}, which may be more than "
+            f"memory holds: ask for fewer or narrower layers ({first_line(err)})"
+        ) from err
 
 
 def _check_logits(network: nn.Module, spec: NetworkSpec) -> None:

@@ -28,6 +28,7 @@ from model_export.errors import NetworkInvalid
 Placement = Literal["first+after", "first+before", "first", "after", "before", "none"]
 Activation = Literal["elu", "relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid"]
 
+SMALLEST_EPS = 1e-12  # below, a constant channel's 1/√eps is so large that float32 overflows soon after
 KERNEL_SIZE = 3  # of convnet's convolutions
 POOL_SIZE = 2  # of the pooling between them
 
@@ -111,7 +112,10 @@ def _check_ranges(options: NetworkOptions) -> None:
         "hidden": (all(width > 0 for width in options.hidden or ()), "widths of 1 at least"),
         "dropout": (0 <= (options.dropout or 0) < 1, "a share from 0 to below 1"),
         "momentum": (0 < (options.momentum or 0) <= 1, "a number above 0 and up to 1 (PyTorch's sense: 0.1, not 0.9)"),
-        "eps": (0 < (options.eps or 0) < math.inf, "a number above 0"),
+        "eps": (
+            SMALLEST_EPS <= (options.eps or 0) < math.inf,
+            f"a number of {SMALLEST_EPS:.0e} at least",
+        ),
     }
     for name, (good, expected) in checks.items():
         if not good:
