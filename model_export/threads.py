@@ -44,4 +44,4 @@ def _flops(network: nn.Module, instance_shape: tuple[int, ...], batch_size: int)
             copy(torch.zeros(2, *instance_shape))
     except Exception:  # noqa: BLE001  # the network's own code runs here
         return math.inf
-    return counter.get_total_flops() / 2 * batch_size
+    return float(counter.get_total_flops()) / 2 * batch_size

@@ -18,6 +18,7 @@ class Unpredictable(nn.Module):
     """A network that fails whenever it is run."""
 
     def forward(self, x: Tensor) -> Tensor:
+        del x
         raise AttributeError("no such luck")
 
 
