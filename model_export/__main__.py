@@ -7,13 +7,15 @@ ends as one sentence on standard error and exit code 1; a traceback here is a de
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from model_export.commands.present import make_console
 from model_export.errors import ExportError
 from model_export.options import TrainingOptions
 from service.errors import FoldserveError
@@ -129,7 +131,8 @@ def train(  # noqa: PLR0913, PLR0917 - one argument for each flag
         quiet=quiet,
     )
     _refuse_beside_resume(context)
-    run_train(command, Console())
+    with _interruptible():
+        run_train(command, make_console())
 
 
 def _refuse_beside_resume(context: typer.Context) -> None:
@@ -157,7 +160,7 @@ def export(  # noqa: PLR0913, PLR0917
     """Freeze, export, fold, verify, and write a bundle that the service reads."""
     from model_export.commands.export import run_export
 
-    run_export(checkpoint, out, Console(), statistics=statistics, device=device, raw_path=raw, overwrite=overwrite)
+    run_export(checkpoint, out, make_console(), statistics=statistics, device=device, raw_path=raw, overwrite=overwrite)
 
 
 @app.command()
@@ -169,7 +172,7 @@ def fold(
     """Fold the BatchNorms of an ONNX model into the layers next to them; needs no torch."""
     from model_export.commands.fold import run_fold
 
-    run_fold(source, target, Console(), report_path=report)
+    run_fold(source, target, make_console(), report_path=report)
 
 
 @app.command()
@@ -178,7 +181,7 @@ def inspect(bundle: Annotated[Path, typer.Argument(help="a bundle: models/NAME/V
     from model_export.commands.present import show_bundle
     from service.bundle import read_bundle
 
-    show_bundle(read_bundle(bundle).manifest, Console())
+    show_bundle(read_bundle(bundle).manifest, make_console())
 
 
 @app.command()
@@ -189,7 +192,18 @@ def demo(
     """The whole path on scikit-learn's digits: train, freeze, export, fold, verify, serve, predict."""
     from model_export.commands.demo import run_demo
 
-    run_demo(models, runs, Console())
+    with _interruptible():
+        run_demo(models, runs, make_console())
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Say how to go on after Ctrl-C: Typer would end with 130 too, but in silence."""
+    try:
+        yield
+    except KeyboardInterrupt as err:
+        make_console(stderr=True).print(f"\n{escape(str(err) or 'interrupted')}", soft_wrap=True, highlight=False)
+        raise typer.Exit(getattr(err, "exit_code", 130)) from err
 
 
 def main() -> None:
@@ -197,11 +211,8 @@ def main() -> None:
     try:
         app()
     except FoldserveError as err:
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(err))}", soft_wrap=True, highlight=False)
+        make_console(stderr=True).print(f"[bold red]error:[/] {escape(str(err))}", soft_wrap=True, highlight=False)
         sys.exit(1)
-    except KeyboardInterrupt as err:
-        Console(stderr=True).print(f"\n{escape(str(err) or 'interrupted')}", soft_wrap=True, highlight=False)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import shlex
 import signal
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,13 +29,14 @@ from torch.nn.functional import cross_entropy
 from model_export.batches import Batches
 from model_export.checkpoint import ENTRY, Epoch, Run, encode_run, load_network, load_splits_of, read_checkpoint
 from model_export.data import DataSource, Split, Splits, load_splits
+from model_export.data.far import FAR, far_from_zero
+from model_export.data.splits import some
 from model_export.errors import CheckpointInvalid, NetworkInvalid
-from model_export.networks import NetworkOptions, build_network, fit_standardise, specify
+from model_export.networks import NetworkOptions, Standardise, build_network, fit_standardise, specify
 from model_export.options import TrainingOptions
+from model_export.run_folder import BEST, LAST, check_free, claim
 from model_export.threads import threads_for
 
-BEST = "best.ckpt"
-LAST = "last.ckpt"
 EVALUATION_BATCH_SIZE = 1000  # changes nothing but memory and speed
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -53,7 +54,18 @@ class TrainingResult:
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C, with a sentence that says how to go on. No Exception, so that nothing swallows it on its way out."""
+    """Ctrl-C or SIGTERM, with a sentence that says how to go on. No Exception, so that nothing swallows it.
+
+    `exit_code` is what a process that ends of it reports: 128 and the signal's number.
+    """
+
+    def __init__(self, message: str, *, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which Lightning would take for a run that ended well."""
 
 
 def train(  # noqa: PLR0913  # what to train, and four keywords about where and how loudly
@@ -65,8 +77,9 @@ def train(  # noqa: PLR0913  # what to train, and four keywords about where and 
     device: Device = "auto",
     progress: bool = True,
     overwrite: bool = False,
+    warn: Callable[[str], None] | None = None,
 ) -> TrainingResult:
-    """Train a network and leave `best.ckpt` and `last.ckpt` in `run_dir`.
+    """Train a network and leave `best.ckpt` and `last.ckpt` in `run_dir`; `warn` is told what need not end well.
 
     Raises:
         DataInvalid: the data can not be trained on.
@@ -74,14 +87,16 @@ def train(  # noqa: PLR0913  # what to train, and four keywords about where and 
         CheckpointInvalid: `run_dir` holds a run already, and `overwrite` is false.
         TrainingInterrupted: Ctrl-C was pressed.
     """
-    _check_free(run_dir, overwrite=overwrite)
+    check_free(run_dir, overwrite=overwrite)
     splits = load_splits(source)
     run = _plan(source, network, options, splits)
     with isolate_rng():
         lightning.seed_everything(options.seed, verbose=False)
         module = build_network(run.spec)
+        _check_trainable(module, network.network)
         fit_standardise(module, splits.train.instances)
-        run_dir.mkdir(parents=True, exist_ok=True)
+        if not any(isinstance(layer, Standardise) for layer in module.modules()):
+            _warn_of_far_columns(splits, warn)
         return _fit(_Task(module, run, splits), run_dir, device=device, progress=progress)
 
 
@@ -115,12 +130,19 @@ def measure_accuracy(network: nn.Module, split: Split) -> float:
     return num_right / len(split)
 
 
-def _check_free(run_dir: Path, *, overwrite: bool) -> None:
-    found = [path for path in (run_dir / BEST, run_dir / LAST) if path.exists()]
-    if found and not overwrite:
-        raise CheckpointInvalid(
-            f"{run_dir} holds a run already: choose another --out, say --overwrite, or go on with --resume {found[-1]}"
+def _warn_of_far_columns(splits: Splits, warn: Callable[[str], None] | None) -> None:
+    names = far_from_zero(splits)
+    if names and warn is not None:
+        warn(
+            f"{some(names)}: the mean is more than {FAR:.0f} times the spread, so float32 loses digits in a network "
+            "that begins with BatchNorm, and the export may refuse it: say --placement before, after or none, "
+            "which begin with Standardise, or subtract an offset from the column"
         )
+
+
+def _check_trainable(network: nn.Module, name: str) -> None:
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise NetworkInvalid(f"{name} has no parameter that can be trained: expected one with requires_grad at least")
 
 
 def _plan(source: DataSource, network: NetworkOptions, options: TrainingOptions, splits: Splits) -> Run:
@@ -148,7 +170,7 @@ def _fit(
 ) -> TrainingResult:
     start = time.perf_counter()
     options, shape = task.run.options, task.run.spec.instance_shape
-    with _quiet(), _resumable(task, run_dir), threads_for(task.network, shape, options.batch_size):
+    with claim(run_dir), _quiet(), _resumable(task, run_dir), threads_for(task.network, shape, options.batch_size):
         trainer = _make_trainer(options, run_dir, device=device, progress=progress)
         trainer.fit(task, ckpt_path=resume_from, weights_only=True)
     best = read_checkpoint(run_dir / BEST)
@@ -308,15 +330,24 @@ def _quiet() -> Iterator[None]:
 @contextlib.contextmanager
 def _resumable(task: _Task, run_dir: Path) -> Iterator[None]:
     """Lightning turns Ctrl-C into `sys.exit(1)` and leaves Ctrl-C switched off: undo both, and say how to go on."""
-    handler = signal.getsignal(signal.SIGINT)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        with contextlib.suppress(ValueError):  # outside the main thread no handler can be set
+            signal.signal(signal.SIGTERM, _terminate)
         yield
     except (KeyboardInterrupt, SystemExit) as err:
         if not isinstance(err, KeyboardInterrupt) and not isinstance(err.__context__, KeyboardInterrupt):
             raise
         again = f"go on with --resume {shlex.quote(str(run_dir / LAST))}"
         way = again if task.can_be_resumed else "no epoch was complete: start again"
-        raise TrainingInterrupted(f"interrupted: {way}") from err
+        terminated = isinstance(err, _Terminated) or isinstance(err.__context__, _Terminated)
+        number = signal.SIGTERM if terminated else signal.SIGINT
+        raise TrainingInterrupted(f"interrupted: {way}", exit_code=128 + number) from err
     finally:
-        with contextlib.suppress(ValueError):  # outside the main thread no handler can be set, and none was changed
-            signal.signal(signal.SIGINT, handler)
+        with contextlib.suppress(ValueError):  # there, none was changed either
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated

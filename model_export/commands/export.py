@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import Any, get_args
@@ -44,8 +45,9 @@ def run_export(  # noqa: PLR0913 - the command's flags
     with console.status("Reading the checkpoint") as status:
         bundle = build_bundle(request, status.update)
     show_bundle(bundle.manifest, console)
-    console.print(f"Written to {bundle.directory} in {time.perf_counter() - start:.1f} s. Serve it:", soft_wrap=True)
-    console.print(f"  python -m service --models {bundle.directory}", soft_wrap=True)
+    seconds = time.perf_counter() - start
+    console.print(f"Written to {bundle.directory} in {seconds:.1f} s. Serve it:", soft_wrap=True, markup=False)
+    console.print(f"  python -m service --models {shlex.quote(str(bundle.directory))}", soft_wrap=True, markup=False)
     return bundle
 
 

@@ -10,14 +10,20 @@ from rich.table import Table
 
 from service.bundle import FoldReport, LedgerEntry, Manifest, ParityReport, Signature, StatisticsReport, TensorSpec
 
+MIN_WIDTH_OF_NAMES = 16  # in a narrow terminal the numbers' headings break first
 MAX_NAMED = 8  # channels named one by one; more are counted
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A terminal to print on, where `:b:` in the name of a column or file stays what it is."""
+    return Console(stderr=stderr, emoji=False)
 
 
 def show_bundle(manifest: Manifest, console: Console) -> None:
     """The whole story of a bundle, in five parts."""
     training = manifest.training
     console.print(f"[bold]{manifest.name}[/] version {manifest.version}, made {manifest.created}")
-    course = f"{training.num_epochs} epochs, {training.num_train} instances, seed {training.seed}"
+    course = f"{_epochs(training.num_epochs)}, {training.num_train} instances, seed {training.seed}"
     for line in (
         f"takes     {describe_instance(manifest.signature)}",
         f"answers   {len(manifest.signature.labels)} labels: {_some(manifest.signature.labels)}",
@@ -48,6 +54,10 @@ def show_statistics(report: StatisticsReport, signature: Signature, console: Con
     table = Table()
     for column in ("BatchNorm", "channels", "values", "residual of mean", "of variance", "largest gain"):
         table.add_column(column, justify="left" if column == "BatchNorm" else "right")
+    table.columns[0].overflow = "fold"
+    table.columns[0].min_width = min(
+        MIN_WIDTH_OF_NAMES, max((len(layer.batchnorm) for layer in report.layers), default=0)
+    )
     for layer in report.layers:
         residuals = (_number(layer.residual_mean), _number(layer.residual_variance))
         counts = (str(layer.num_channels), str(layer.num_values or "-"))
@@ -114,6 +124,10 @@ def _some(names: Iterable[str]) -> str:
     listed = list(names)
     more = f" and {len(listed) - MAX_NAMED} more" if len(listed) > MAX_NAMED else ""
     return ", ".join(listed[:MAX_NAMED]) + more
+
+
+def _epochs(number: int) -> str:
+    return "1 epoch" if number == 1 else f"{number} epochs"
 
 
 def _number(value: float | None) -> str:

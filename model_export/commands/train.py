@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from rich.console import Console
 
+from model_export.commands.present import make_console
 from model_export.data import DataSource
 from model_export.errors import NetworkInvalid
 from model_export.networks import NetworkOptions
 from model_export.options import Precision, TrainingOptions
 from model_export.train import Device, TrainingResult, resume, train
+from service.bundle import NAME_PATTERN
+
+LONGEST_NAME = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +64,11 @@ def run_train(command: TrainCommand, console: Console) -> TrainingResult:
             _source(command),
             _network(command),
             _options(command),
-            run_dir=command.out or Path("runs") / Path(command.data).stem,
+            run_dir=command.out or Path("runs") / Path(command.data).resolve().stem,
             device=device,
             progress=not command.quiet,
             overwrite=command.overwrite,
+            warn=_warn,
         )
     show_result(result, console)
     return result
@@ -69,14 +76,26 @@ def run_train(command: TrainCommand, console: Console) -> TrainingResult:
 
 def show_result(result: TrainingResult, console: Console) -> None:
     """The best epoch, the held-out accuracy, and the next command."""
-    best, name = result.run.best, Path(result.run.source.spec).stem
+    best, name = result.run.best, model_name(Path(result.run.source.spec).resolve().stem)
     console.print(
         f"Trained {result.run.spec.options.network} on {result.run.data_name} in {result.seconds:.1f} s: "
         f"test accuracy {result.test_accuracy:.4f}, best epoch {best.epoch} of {len(result.run.history)}",
         soft_wrap=True,
+        markup=False,
     )
     console.print("Make a bundle of it:", soft_wrap=True)
-    console.print(f"  python -m model_export export {result.best_path} --out models/{name}/1", soft_wrap=True)
+    path = shlex.quote(str(result.best_path))
+    console.print(f"  python -m model_export export {path} --out models/{name}/1", soft_wrap=True, markup=False)
+
+
+def model_name(words: str) -> str:
+    """The nearest to `words` that may name a model: `my data` becomes `my-data`."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", words).strip("-_")[:LONGEST_NAME]
+    return name if NAME_PATTERN.fullmatch(name) else "model"
+
+
+def _warn(sentence: str) -> None:
+    make_console(stderr=True).print(f"warning: {sentence}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _source(command: TrainCommand) -> DataSource:

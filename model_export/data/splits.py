@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,11 +164,12 @@ def _check_classes(data: Labelled) -> None:
     if small:
         raise DataInvalid(
             f"{data.name}: each class needs {MIN_INSTANCES_OF_A_CLASS} instances at least to be in every split, "
-            f"too few have: {_some(small)}. Gather more, or merge or drop these classes"
+            f"too few have: {some(small)}. Gather more, or merge or drop these classes"
         )
 
 
-def _some(words: list[str], *, most: int = 10) -> str:
+def some(words: Sequence[str], *, most: int = 10) -> str:
+    """The first words of a list, and how many more there are."""
     more = f" and {len(words) - most} more" if len(words) > most else ""
     return ", ".join(words[:most]) + more
 

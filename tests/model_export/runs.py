@@ -53,6 +53,11 @@ class Watched(nn.Module):
         return logits
 
 
+def fixed(instance_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    """A network that has nothing to learn."""
+    return watched(instance_shape, num_outputs).requires_grad_(False)
+
+
 class Diverging(Watched):
     """A network whose logits are not numbers from the third step on."""
 
@@ -71,5 +76,6 @@ def diverging(instance_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     return Diverging(math.prod(instance_shape), num_outputs)
 
 
+FIXED = NetworkOptions(network="tests.model_export.runs:fixed")
 WATCHED = NetworkOptions(network="tests.model_export.runs:watched")
 DIVERGING = NetworkOptions(network="tests.model_export.runs:diverging")

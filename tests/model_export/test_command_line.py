@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import pytest
+from PIL import Image
+from rich.console import Console
 
+from model_export.commands.present import show_statistics
+from service.bundle import read_bundle
 from tests.model_export.fold.graphs import GraphBuilder, num_batchnorms
 
 
@@ -72,6 +80,43 @@ def test_what_is_wrong_is_said_in_one_sentence(model_path: Path, arguments: tupl
     assert done.stderr.startswith("error: ")
     assert complaint in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_training_says_how_to_go_on(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    command = [sys.executable, "-m", "model_export", "train", "--epochs", "100000", "--quiet", "--out", "my run"]
+    training = subprocess.Popen([*command, "--device", "cpu"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "my run" / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.2)
+    training.send_signal(number)
+    _, complaint = training.communicate(timeout=60)
+    assert complaint.strip() == "interrupted: go on with --resume 'my run/last.ckpt'"
+    assert training.returncode == code
+
+
+def test_the_next_command_can_be_pasted_and_names_are_printed_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "my :b: data [red]"
+    for label in range(2):
+        (folder / str(label)).mkdir(parents=True)
+        for index in range(10):
+            Image.new("L", (4, 4), 20 * index + label).save(folder / str(label) / f"{index}.png")
+    done = _run("train", "--data", folder.name, "--epochs", "1", "--quiet", "--device", "cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"on {folder.name} in" in done.stdout
+    path, model = shlex.split(done.stdout.splitlines()[-1])[4::2]
+    assert path == f"runs/{folder.name}/best.ckpt"
+    assert model == "models/my-b-data-red/1"
+
+
+def test_a_narrow_terminal_still_tells_the_batchnorms_apart() -> None:
+    golden = Path(__file__).parent.parent / "golden" / "players" / "1"
+    console = Console(width=60, file=io.StringIO(), emoji=False)
+    manifest = read_bundle(golden).manifest
+    show_statistics(manifest.statistics, manifest.signature, console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]  # of StringIO
+    assert all(layer.batchnorm in shown for layer in manifest.statistics.layers)
 
 
 def test_help_says_how_keras_momentum_is_converted() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -18,8 +19,9 @@ from model_export.data.idx import DEBIAN_DIR
 from model_export.errors import CheckpointInvalid, NetworkInvalid
 from model_export.networks import NetworkOptions, Placement
 from model_export.options import TrainingOptions
+from model_export.run_folder import claim
 from model_export.train import TrainingInterrupted, measure_accuracy, resume, train
-from tests.model_export.runs import DIGITS, DIVERGING, STEPS_IN_AN_EPOCH, WATCHED, Watched, small_run
+from tests.model_export.runs import DIGITS, DIVERGING, FIXED, STEPS_IN_AN_EPOCH, WATCHED, Watched, small_run
 
 IN_THE_THIRD_EPOCH = 2 * STEPS_IN_AN_EPOCH + 4
 
@@ -283,6 +285,53 @@ def test_a_run_out_of_patience_stops_early_and_is_over(tmp_path: Path) -> None:
 def test_a_finished_run_can_not_be_resumed(tmp_path: Path) -> None:
     with pytest.raises(CheckpointInvalid, match="this run was over after 1 epochs"):
         resume(small_run(tmp_path, epochs=1).last_path, progress=False)
+
+
+def test_a_network_without_anything_to_train_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NetworkInvalid, match="runs:fixed has no parameter that can be trained"):
+        small_run(tmp_path, network=FIXED)
+
+
+@pytest.mark.parametrize("place", ["file", "file/inside"])
+def test_a_file_in_the_place_of_the_runs_folder_is_refused(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointInvalid, match=r"can not be a run's folder: .* choose another --out"):
+        small_run(tmp_path / place)
+
+
+def test_a_folder_in_the_place_of_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "best.ckpt").mkdir()
+    with pytest.raises(CheckpointInvalid, match=r"best\.ckpt is a folder, where a checkpoint would go"):
+        small_run(tmp_path, overwrite=True)
+
+
+def test_two_trainings_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    with claim(tmp_path), pytest.raises(CheckpointInvalid, match="another training writes into"):
+        small_run(tmp_path)
+    (tmp_path / "training.lock").touch()  # left over by a process that was killed
+    small_run(tmp_path, epochs=1)
+
+
+@pytest.mark.parametrize(("placement", "num_warnings"), [("first", 1), ("none", 0)])
+def test_a_column_far_from_zero_is_warned_of_where_batchnorm_stands_first(
+    tmp_path: Path, placement: Placement, num_warnings: int
+) -> None:
+    random = np.random.default_rng(0)
+    near, north = random.normal(size=200), random.normal(52.1, 0.01, size=200)
+    table = pd.DataFrame({"near": near, "latitude": north, "colour": ["red", "blue"] * 100, "wide": near > 0})
+    table.to_csv(tmp_path / "places.csv", index=False)
+    warnings: list[str] = []
+    train(
+        DataSource(spec=str(tmp_path / "places.csv"), target="wide"),
+        NetworkOptions(placement=placement, hidden=(4,)),
+        TrainingOptions(epochs=1),
+        run_dir=tmp_path / "run",
+        device="cpu",
+        progress=False,
+        warn=warnings.append,
+    )
+    assert len(warnings) == num_warnings
+    assert all(sentence.startswith("latitude: the mean is more than 1000 times") for sentence in warnings)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
