@@ -30,8 +30,8 @@ def run_fold(source: Path, target: Path, console: Console, *, report_path: Path 
         _write_report(folded.report, report_path)
     save_model(folded.model, target)
     show_ledger(folded.report, console)
-    console.print(f"  compared  {_describe(comparison)}", soft_wrap=True)
-    console.print(f"  written   {target}", soft_wrap=True)
+    for line in (f"compared  {_describe(comparison)}", f"written   {target}"):
+        console.print(f"  {line}", soft_wrap=True, markup=False)
 
 
 def _describe(comparison: Comparison) -> str:
