@@ -9,15 +9,15 @@ ARG PYTHON=3.11
 FROM python:${PYTHON}-slim-bookworm AS build
 WORKDIR /build
 # No pip in the environment: it is installed into from outside, and the server never needs it.
-RUN python -m venv --without-pip /opt/foldserve
+RUN python -m venv --without-pip /venv
 # Without service/ this is foldserve's name, version and dependencies: they change rarely.
 COPY LICENSE constraints.txt pyproject.toml ./
 
 FROM build AS build-cpu
-RUN pip --python /opt/foldserve/bin/python install --no-cache-dir --constraint constraints.txt '.[cpu]'
+RUN pip --python /venv/bin/python install --no-cache-dir --constraint constraints.txt '.[cpu]'
 
 FROM build AS build-gpu
-RUN pip --python /opt/foldserve/bin/python install --no-cache-dir --constraint constraints.txt '.[gpu]'
+RUN pip --python /venv/bin/python install --no-cache-dir --constraint constraints.txt '.[gpu]'
 
 FROM build AS code
 COPY service /app/service
@@ -27,7 +27,7 @@ RUN python -m compileall -q --invalidation-mode unchecked-hash /app/service
 FROM python:${PYTHON}-slim-bookworm AS base
 # ONNX Runtime would send Microsoft the model's name and hashes, and how it is used: from 1.29 on that is its default on Linux.
 ENV ORT_DISABLE_TELEMETRY=1
-ENV PATH=/opt/foldserve/bin:$PATH \
+ENV PATH=/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     FOLDSERVE_HOST=0.0.0.0 \
@@ -50,7 +50,7 @@ FROM base AS gpu
 # What the NVIDIA container runtime gives to this image: every GPU, and of the driver what computing needs.
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
-COPY --from=build-gpu /opt/foldserve /opt/foldserve
+COPY --from=build-gpu /venv /venv
 COPY --from=code /app /app
 RUN ["python", "-c", "\
 import importlib.metadata, service.__main__; \
@@ -60,7 +60,7 @@ assert names & {'onnxruntime', 'onnxruntime-gpu', 'torch'} == {'onnxruntime-gpu'
 # The last stage is the default one. It asks for the CPU, so it does not complain that there is no GPU.
 FROM base AS cpu
 ENV FOLDSERVE_DEVICE=cpu
-COPY --from=build-cpu /opt/foldserve /opt/foldserve
+COPY --from=build-cpu /venv /venv
 COPY --from=code /app /app
 RUN ["python", "-c", "\
 import importlib.metadata, service.__main__; \

@@ -125,9 +125,7 @@ def test_a_plain_build_makes_the_cpu_image() -> None:
 @targets
 def test_a_target_installs_its_own_runtime_and_no_other(target: str) -> None:
     copied = [words for stage in ancestry(target) for words in stage.words("COPY")]
-    assert [words for words in copied if "--from=build-" in words] == [
-        f"--from=build-{target} /opt/foldserve /opt/foldserve"
-    ]
+    assert [words for words in copied if "--from=build-" in words] == [f"--from=build-{target} /venv /venv"]
     installs = [words for words in STAGES[f"build-{target}"].words("RUN") if "install" in words]
     assert [re.findall(r"\.\[([^]]*)\]", words) for words in installs] == [[target]]
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
