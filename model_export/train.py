@@ -30,12 +30,12 @@ from model_export.batches import Batches
 from model_export.checkpoint import ENTRY, Epoch, Run, encode_run, load_network, load_splits_of, read_checkpoint
 from model_export.data import DataSource, Split, Splits, load_splits
 from model_export.data.far import FAR, far_from_zero
-from model_export.data.splits import some
 from model_export.errors import CheckpointInvalid, NetworkInvalid
 from model_export.networks import NetworkOptions, Standardise, build_network, fit_standardise, specify
 from model_export.options import TrainingOptions
 from model_export.run_folder import BEST, LAST, check_free, claim
 from model_export.threads import threads_for
+from model_export.wording import some
 
 EVALUATION_BATCH_SIZE = 1000  # changes nothing but memory and speed
 

@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from model_export.wording import some
 from service.bundle import FoldReport, LedgerEntry, Manifest, ParityReport, Signature, StatisticsReport, TensorSpec
 
 MIN_WIDTH_OF_NAMES = 16  # in a narrow terminal the numbers' headings break first
-MAX_NAMED = 8  # channels named one by one; more are counted
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -26,7 +26,7 @@ def show_bundle(manifest: Manifest, console: Console) -> None:
     course = f"{_epochs(training.num_epochs)}, {training.num_train} instances, seed {training.seed}"
     for line in (
         f"takes     {describe_instance(manifest.signature)}",
-        f"answers   {len(manifest.signature.labels)} labels: {_some(manifest.signature.labels)}",
+        f"answers   {len(manifest.signature.labels)} labels: {some(manifest.signature.labels)}",
         f"trained   {training.network} on {training.data}, {course}",
         f"accuracy  {training.test_accuracy:.4f} on {training.num_test} held-out instances, as served",
     ):
@@ -68,7 +68,7 @@ def show_statistics(report: StatisticsReport, signature: Signature, console: Con
             names = _channel_names(layer.constant_channels, signature if number == 0 else None)
             console.print(
                 f"  [yellow]caution[/]   {escape(layer.batchnorm)}: {len(layer.constant_channels)} channels were "
-                f"constant in training ({escape(_some(names))}); another value there is amplified by up to "
+                f"constant in training ({escape(some(names))}); another value there is amplified by up to "
                 f"{layer.max_gain:.3g}",
                 soft_wrap=True,
             )
@@ -94,7 +94,7 @@ def show_parity(report: ParityReport, console: Console) -> None:
 def describe_instance(signature: Signature) -> str:
     """What one instance is, in one line."""
     if signature.features:
-        return f"{len(signature.features)} features: {_some(feature.name for feature in signature.features)}"
+        return f"{len(signature.features)} features: {some(feature.name for feature in signature.features)}"
     return _describe_tensor(signature.input)
 
 
@@ -118,12 +118,6 @@ def _channel_names(channels: Iterable[int], signature: Signature | None) -> list
         for category in feature.categories or ("",)
     ]
     return [columns[channel] if channel < len(columns) else str(channel) for channel in channels]
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - MAX_NAMED} more" if len(listed) > MAX_NAMED else ""
-    return ", ".join(listed[:MAX_NAMED]) + more
 
 
 def _epochs(number: int) -> str:

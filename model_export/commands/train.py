@@ -6,10 +6,11 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from rich.console import Console
 
+from model_export.commands.choices import choose
 from model_export.commands.present import make_console
 from model_export.data import DataSource
 from model_export.errors import NetworkInvalid
@@ -56,7 +57,7 @@ def run_train(command: TrainCommand, console: Console) -> TrainingResult:
     Raises:
         ExportError: a flag's value is not allowed, or a room refused.
     """
-    device = cast("Device", _choice("--device", command.device, Device))
+    device = choose("--device", command.device, Device)
     if command.resume is not None:
         result = resume(command.resume, device=device, progress=not command.quiet)
     else:
@@ -139,10 +140,3 @@ def _widths(text: str) -> tuple[int, ...]:
         raise NetworkInvalid(
             f"--hidden is {text!r}: expected whole numbers with commas in between, as 300,100"
         ) from err
-
-
-def _choice(flag: str, value: str, choices: Any) -> str:
-    known = get_args(choices)
-    if value not in known:
-        raise NetworkInvalid(f"{flag} is {value!r}: expected one of {', '.join(known)}")
-    return value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_export.errors import DataInvalid
+from model_export.wording import some
 from service.bundle import Feature
 
 MIN_INSTANCES_OF_A_CLASS = 5  # three to learn from, one to choose the best epoch with, one to test with
@@ -166,12 +166,6 @@ def _check_classes(data: Labelled) -> None:
             f"{data.name}: each class needs {MIN_INSTANCES_OF_A_CLASS} instances at least to be in every split, "
             f"too few have: {some(small)}. Gather more, or merge or drop these classes"
         )
-
-
-def some(words: Sequence[str], *, most: int = 10) -> str:
-    """The first words of a list, and how many more there are."""
-    more = f" and {len(words) - most} more" if len(words) > most else ""
-    return ", ".join(words[:most]) + more
 
 
 def _digest(parts: tuple[Split, ...], labels: tuple[str, ...], features: tuple[Feature, ...]) -> str:
