@@ -15,6 +15,7 @@ is float64 and returns new arrays; whoever calls rounds once, at the end.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Affine:
-    """y = scale·x + shift, one pair a channel: two float64 arrays of shape (channels,)."""
+    """y = scale·x + shift: two float64 arrays that broadcast against x, with as many axes as x (or (channels,) each).
+
+    An axis of length 1 says that the map is the same everywhere along it; any other length is that of x.
+    """
 
     scale: Array
     shift: Array
@@ -33,11 +37,53 @@ class Affine:
     @property
     def num_channels(self) -> int:
         """The number of channels."""
-        return len(self.scale)
+        return max(self.scale.size, self.shift.size)
 
-    def repeat(self, times: int) -> Affine:
-        """The same map after (channels, times) was flattened into one axis, channel by channel."""
-        return Affine(np.repeat(self.scale, times), np.repeat(self.shift, times))
+    @property
+    def rank(self) -> int:
+        """The number of axes."""
+        return self.scale.ndim
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length along each axis; 1 where the map does not vary."""
+        return np.broadcast_shapes(self.scale.shape, self.shift.shape)
+
+    @property
+    def has_shift(self) -> bool:
+        """Whether the shift is anything but zero."""
+        return bool(self.shift.any())
+
+    @property
+    def without_shift(self) -> Affine:
+        """The scale alone."""
+        return Affine(self.scale, np.zeros((1,) * self.rank))
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether it changes nothing at all."""
+        return not self.has_shift and bool((self.scale == 1).all())
+
+    def varies_along(self, axis: int) -> bool:
+        """Whether the map differs from place to place along this axis."""
+        return self.shape[axis] != 1
+
+    def then(self, outer: Affine) -> Affine:
+        """The map that is this one first, `outer` on its result."""
+        return Affine(outer.scale * self.scale, outer.scale * self.shift + outer.shift)
+
+    def map(self, change: Callable[[Array], Array]) -> Affine:
+        """The same map on values that were rearranged: `change` rearranges scale and shift."""
+        return Affine(change(self.scale), change(self.shift))
+
+    def compressed(self) -> Affine:
+        """The same map, with length 1 along every axis on which nothing differs."""
+        return self.map(_without_repetition)
+
+    def on_axis(self, axis: int, rank: int) -> Affine:
+        """A map of shape (channels,) laid along one of `rank` axes."""
+        shape = tuple(-1 if k == axis else 1 for k in range(rank))
+        return self.map(lambda values: values.reshape(shape))
 
 
 @dataclass(frozen=True)
@@ -63,6 +109,9 @@ class Linear:
         return int(self.weight.shape[1]) * self.groups
 
 
+Fold = Callable[[Linear], Linear]
+
+
 def affine_of_batchnorm(scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> Affine:
     """The map that a frozen BatchNorm with these γ (`scale`), β (`shift`), μ, σ² and ε is."""
     gain = scale / np.sqrt(var + eps)
@@ -82,6 +131,13 @@ def absorb_before(affine: Affine, linear: Linear) -> Linear:
     shifted = (linear.weight.sum(axis=kernel_axes) * shift).sum(axis=1)
     scaled = linear.weight * scale.reshape(scale.shape + (1,) * len(kernel_axes))
     return Linear(scaled, linear.bias + shifted, linear.groups)
+
+
+def _without_repetition(values: Array) -> Array:
+    for axis in range(values.ndim):
+        first = values.take([0], axis=axis) if values.shape[axis] else values
+        values = first if (values == first).all() else values
+    return values
 
 
 def _by_row(values: Array, linear: Linear) -> Array:

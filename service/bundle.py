@@ -122,14 +122,23 @@ class StatisticsReport:
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerEntry:
-    """What became of one BatchNorm: folded into a layer, or kept for a reason. `path` are the nodes in between."""
+    """What became of one BatchNorm: folded into layers, merged into another BatchNorm, or kept for a reason.
+
+    `form` is how the graph spelled it: as one node, or as arithmetic by constants. `axis` is that of the channels,
+    `path` are the nodes in between, `error` is what the check of this fold measured in float64, relative to the
+    largest value. `blocked_by` are the nodes that keep it from being folded.
+    """
 
     batchnorm: str
-    outcome: Literal["folded", "kept"]
+    outcome: Literal["folded", "merged", "kept"]
     into: tuple[str, ...] = ()
-    direction: Literal["previous", "next", ""] = ""
+    direction: Literal["previous", "next", "parallel", ""] = ""
     path: tuple[str, ...] = ()
     reason: str = ""
+    form: Literal["BatchNormalization", "decomposed"] = "BatchNormalization"
+    axis: int | None = None
+    blocked_by: tuple[str, ...] = ()
+    error: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

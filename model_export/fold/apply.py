@@ -1,132 +1,162 @@
-"""Carries out a fold plan on the model it was made for, and decides nothing: weights are rounded here, once.
+"""Carries out an edit on the graph it was made for, and decides nothing.
 
-Weights that another node reads too are replaced by a copy, never written into.
+Names: a value that holds something else afterwards gets another name, and one that takes over what another held takes
+that one's name. So a name that is in the model before and after names the same tensor, and two models can be compared.
+A weight keeps its name where nobody else reads the old one.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Iterable
 
-import numpy as np
 import onnx_ir as ir
 
-from model_export.affine import Array
-from model_export.fold.layers import Layer, added_index, weight_of
-from model_export.fold.plan import FoldPlan
-from model_export.fold.values import input_of, is_op, name_of
+from model_export.fold.constants import Exact
+from model_export.fold.edit import Edit
+from model_export.fold.nodes import input_of, name_of
+from model_export.fold.scope import Scope
 
 
-@dataclass(frozen=True)
-class _Place:
-    """The graph that is changed, and every name in it and in the bodies of its nodes: none is given twice."""
+class Names:
+    """Every name of a model, so that none is given twice, in whatever graph."""
 
-    graph: ir.Graph
-    taken: set[str]
+    def __init__(self, model: ir.Model) -> None:
+        self._taken = set(_all_names(model))
 
-    def name(self, wanted: str) -> str:
+    def new(self, wanted: str) -> str:
         """`wanted`, or what is free and closest to it; it is taken from now on."""
         candidates = itertools.chain([wanted], (f"{wanted}.folded{count or ''}" for count in itertools.count()))
-        free = next(candidate for candidate in candidates if candidate not in self.taken)
-        self.taken.add(free)
+        free = next(candidate for candidate in candidates if candidate not in self._taken)
+        self._taken.add(free)
         return free
 
 
-def apply_plan(model: ir.Model, plan: FoldPlan) -> None:
-    """Change `model`, whose nodes the plan names, as the plan says."""
-    place = _Place(model.graph, _names(model))
-    parameters = [value for node in plan.gone for value in node.inputs[1:]]
-    for batchnorm in plan.gone:
-        _bypass(place, batchnorm)
-    for layer in plan.layers:
-        _write_layer(place, layer)
-    for value in parameters:
-        _remove_if_unused(place, value)
+def apply_edit(edit: Edit, scope: Scope, names: Names) -> None:
+    """Change the graph of `scope` as the edit says."""
+    orphans = [value for node in edit.nodes for value in node.inputs]
+    for node, dropped in edit.dropped.items():
+        for name in dropped:
+            node.attributes.pop(name, None)
+    for (node, index), exact in edit.constants.items():
+        _set_constant(scope, node, index, exact, names)
+    moved = {value: _insert_add(scope, value, exact, names) for value, exact in edit.shifts.items()}
+    changed = {moved.get(value, value) for value in edit.changed}
+    renamed: set[ir.Value] = set()
+    for node in sorted(edit.bypassed, key=lambda node: scope.place[node]):
+        renamed |= _bypass(scope, node, edit.bypassed[node], changed)
+    _remove_unread(scope, [*orphans, *(value for node in edit.path for value in node.outputs)])
+    for value in changed - renamed:
+        if not value.is_graph_output() and value.producer() is not None and value.producer().graph is scope.graph:  # type: ignore[union-attr]
+            value.name = names.new(f"{value.name}.folded")
 
 
-def _bypass(place: _Place, batchnorm: ir.Node) -> None:
-    source, output = batchnorm.inputs[0], batchnorm.outputs[0]
-    if source is None:
-        raise ValueError(f"{batchnorm.name} has no input")
-    was_output, name = output.is_graph_output(), output.name
-    output.replace_all_uses_with(source, replace_graph_outputs=True)
-    place.graph.remove(batchnorm, safe=True)
-    if was_output:
-        source.name, source.type, source.shape = name, output.type, output.shape
-
-
-def _write_layer(place: _Place, layer: Layer) -> None:
-    node = layer.node
-    _set_constant(place, node, 1, _rounded(weight_of(layer), layer, "weight"))
-    if is_op(node, "MatMul"):
-        _write_added_bias(place, layer)
-        return
-    for name in ("alpha", "beta"):
-        node.attributes.pop(name, None)
-    if input_of(node, 2) is not None or layer.linear.bias.any():
-        _set_constant(place, node, 2, _rounded(layer.linear.bias, layer, "bias"))
-
-
-def _write_added_bias(place: _Place, layer: Layer) -> None:
-    if layer.add is None and not layer.linear.bias.any():
-        return
-    add = layer.add or _insert_add(place, layer.node)
-    index = added_index(add) if layer.add else 1
-    _set_constant(place, add, index, _rounded(layer.linear.bias, layer, "bias"))
-
-
-def _rounded(values: Array, layer: Layer, what: str) -> ir.TensorProtocol:
-    """The one rounding of a fold, from float64 to the dtype of the layer."""
-    rounded = np.ascontiguousarray(values).astype(layer.dtype.numpy())
-    return ir.Tensor(rounded, dtype=layer.dtype, name=f"{layer.name}.{what}")
-
-
-def _insert_add(place: _Place, matmul: ir.Node) -> ir.Node:
-    """Put an Add behind the MatMul that takes over its readers, and its name where that is an output of the model."""
-    output = matmul.outputs[0]
-    add = ir.Node("", "Add", [output, None], name=place.name(f"{name_of(matmul)}.shift"))
-    shifted = add.outputs[0]
-    shifted.shape, shifted.type = output.shape, output.type
-    shifted.name = output.name
-    output.name = place.name(f"{output.name}.unshifted")
-    place.graph.insert_after(matmul, add)
-    output.replace_all_uses_with(shifted, replace_graph_outputs=True)
-    add.replace_input_with(0, output)
-    return add
-
-
-def _set_constant(place: _Place, node: ir.Node, index: int, tensor: ir.TensorProtocol) -> None:
+def _set_constant(scope: Scope, node: ir.Node, index: int, exact: Exact, names: Names) -> None:
     old = input_of(node, index)
-    name = old.name if old is not None else tensor.name
-    tensor.name = place.name(str(name))
-    new = ir.Value(
-        name=tensor.name, shape=ir.Shape(np.shape(tensor.numpy())), type=ir.TensorType(tensor.dtype), const_value=tensor
-    )
+    wanted = str(old.name) if old is not None else f"{name_of(node)}.{_SLOTS.get(index, 'constant')}"
+    is_last_use = old is not None and len(old.uses()) == 1 and not old.is_graph_output()
+    new = _new_constant(scope, exact, names.new(wanted))
     if len(node.inputs) <= index:
         node.resize_inputs(index + 1)
     node.replace_input_with(index, new)
-    if _remove_if_unused(place, old):
-        new.name = name
-    place.graph.register_initializer(new)
+    if old is not None and is_last_use and _remove(scope, old) and new.is_initializer():
+        scope.graph.initializers.pop(str(new.name))
+        new.name = wanted
+        new.const_value.name = wanted  # type: ignore[union-attr]
+        scope.graph.register_initializer(new)
 
 
-def _remove_if_unused(place: _Place, value: ir.Value | None) -> bool:
-    """Remove a constant that no node reads any more; say whether it was removed."""
-    if value is None or value.uses() or value.is_graph_output():
-        return False
-    if value.is_initializer():
-        return place.graph.initializers.pop(str(value.name), None) is not None
+def _new_constant(scope: Scope, exact: Exact, name: str) -> ir.Value:
+    """An initializer, or in a function, which has none, the output of a Constant."""
+    tensor = ir.LazyTensor(
+        lambda: ir.Tensor(exact.rounded(), dtype=exact.dtype, name=name),
+        dtype=exact.dtype,
+        shape=ir.Shape(exact.shape),
+        name=name,
+    )
+    if scope.is_function:
+        node = ir.Node("", "Constant", [], [ir.AttrTensor("value", ir.Tensor(exact.rounded(), dtype=exact.dtype))])
+        scope.graph.insert_before(scope.graph[0], node)
+        scope.place[node] = -1.0
+        value = node.outputs[0]
+        value.name = name
+    else:
+        value = ir.Value(
+            name=name, shape=ir.Shape(exact.shape), type=ir.TensorType(exact.dtype), const_value=tensor
+        )
+        scope.graph.register_initializer(value)
+    scope.constants.exact[value] = exact
+    return value
+
+
+def _insert_add(scope: Scope, value: ir.Value, exact: Exact, names: Names) -> ir.Value:
+    """Put an Add behind the value that takes over its readers, and its name."""
     producer = value.producer()
-    if producer is None or producer.graph is not place.graph or not is_op(producer, "Constant"):
+    if producer is None:
+        raise ValueError(f"{value.name} is made by no node")
+    add = ir.Node("", "Add", [value, None], name=names.new(f"{name_of(producer)}.shift"))
+    shifted = add.outputs[0]
+    shifted.shape, shifted.type, shifted.name = value.shape, value.type, value.name
+    scope.shapes.copy(value, shifted)
+    value.name = names.new(f"{value.name}.unshifted")
+    scope.graph.insert_after(producer, add)
+    scope.place[add] = scope.place[producer] + 0.5
+    value.replace_all_uses_with(shifted, replace_graph_outputs=True)
+    add.replace_input_with(0, value)
+    add.replace_input_with(1, _new_constant(scope, exact, names.new(f"{name_of(producer)}.bias")))
+    return shifted
+
+
+def _bypass(scope: Scope, node: ir.Node, index: int, changed: set[ir.Value]) -> set[ir.Value]:
+    """Let the readers of the node read one of its inputs; give back that input where it has taken over the name."""
+    source, output = node.inputs[index], node.outputs[0]
+    if source is None:
+        raise ValueError(f"{name_of(node)} has no input {index}")
+    was_output, name = output.is_graph_output(), output.name
+    others = [value for value in node.inputs if value is not source]
+    output.replace_all_uses_with(source, replace_graph_outputs=True)
+    scope.graph.remove(node, safe=True)
+    _remove_unread(scope, others)
+    if source not in changed and not was_output:
+        return set()
+    source.name, source.type, source.shape = name, output.type, output.shape
+    return {source}
+
+
+def _remove_unread(scope: Scope, values: Iterable[ir.Value | None]) -> None:
+    """Remove what made these values, where nobody reads them any more, and what only that read."""
+    waiting = [value for value in values if value is not None]
+    while waiting:
+        value = waiting.pop()
+        producer = value.producer()
+        if value.uses() or value.is_graph_output():
+            continue
+        if producer is None:
+            if value.is_initializer():
+                _remove(scope, value)
+        elif producer.graph is scope.graph and not any(o.uses() or o.is_graph_output() for o in producer.outputs):
+            waiting += [source for source in producer.inputs if source is not None]
+            scope.graph.remove(producer, safe=True)
+
+
+def _remove(scope: Scope, value: ir.Value) -> bool:
+    """Remove an initializer that nobody reads, from whichever graph holds it; say whether it is gone."""
+    if not value.is_initializer():
+        _remove_unread(scope, [value])
         return False
-    place.graph.remove(producer)
-    return True
+    graph = value.graph
+    if value.uses() or value.is_graph_output() or value.is_graph_input() or graph is None:
+        return False
+    return graph.initializers.pop(str(value.name), None) is not None
 
 
-def _names(model: ir.Model) -> set[str]:
-    """Every name of a node or value of the model."""
-    graphs = list(model.graphs())
-    values = [value for graph in graphs for value in (*graph.inputs, *graph.initializers.values())]
-    nodes = [node for graph in graphs for node in graph]
-    names = [value.name for value in (*values, *(output for node in nodes for output in node.outputs))]
-    return {name for name in (*names, *(node.name for node in nodes)) if name}
+def _all_names(model: ir.Model) -> Iterable[str]:
+    functions = [graph for f in model.functions.values() for graph in (f.graph, *f.graph.subgraphs())]
+    for graph in (*model.graphs(), *functions):
+        for value in (*graph.inputs, *graph.initializers.values()):
+            yield str(value.name)
+        for node in graph:
+            yield from (str(name) for name in (node.name, *(output.name for output in node.outputs)) if name)
+
+
+_SLOTS = {1: "weight", 2: "bias", 3: "bias"}

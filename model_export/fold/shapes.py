@@ -1,7 +1,6 @@
 """Proves shapes: what a file states about the values in between is a claim; what follows from its inputs is proof.
 
-While rules look at a model it carries only the shapes that ONNX's own inference derives from the model's inputs and
-weights. Afterwards the file's statements are back, as they were.
+ONNX's own inference derives the shapes anew, from the inputs and the weights, on a copy without the statements.
 """
 
 from __future__ import annotations
@@ -11,34 +10,93 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
+
+from model_export.fold.nodes import input_of, int_of, is_op
+
+Length = int | str | None  # a number, a name that stands for the same number wherever it is used, or not known
+Lengths = tuple[Length, ...]
+
+SAME_SHAPE = frozenset(
+    {
+        "Abs", "BatchNormalization", "Cast", "Celu", "Clip", "Dropout", "Elu", "Erf", "Gelu", "HardSigmoid",
+        "HardSwish", "Identity", "InstanceNormalization", "LeakyRelu", "Mish", "Neg", "PRelu", "Relu", "Selu",
+        "Sigmoid", "Softmax", "Softplus", "Swish", "Tanh",
+    }
+)  # fmt: skip
+RANK_OF_WEIGHT = frozenset({"Conv", "ConvTranspose"})
+SAME_RANK = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "Pad", "Resize", "Transpose"})
 
 
-@contextmanager
-def proved_shapes(model: ir.Model) -> Iterator[None]:
-    """Give the values of the main graph the shapes that can be proved, and none elsewhere, for the time of a block."""
-    proved = _infer_shapes(model)
-    stated = {value: value.shape for node in model.graph for value in node.outputs}
-    for value in stated:
-        value.shape = proved.get(str(value.name))
-    try:
-        yield
-    finally:
-        for value, shape in stated.items():
-            value.shape = shape
+class Shapes:
+    """The proved shapes of a model's values, in the main graph and in the bodies of its nodes."""
+
+    def __init__(self, proved: dict[ir.Value, Lengths]) -> None:
+        self._proved = proved
+
+    def of(self, value: ir.Value) -> Lengths | None:
+        """The length of each axis; None where not even the number of axes is proved."""
+        if value not in self._proved and value.const_value is not None and not value.is_graph_input():
+            return tuple(value.const_value.shape.numpy())
+        return self._proved.get(value)
+
+    def rank(self, value: ir.Value | None, depth: int = 0) -> int | None:
+        """The number of axes; where inference is blind, as in a function's body, the operators still tell."""
+        if value is None or depth > _MAX_DEPTH:
+            return None
+        shape = self.of(value)
+        return len(shape) if shape is not None else self._rank_by_operator(value.producer(), depth)
+
+    def length(self, value: ir.Value, axis: int) -> Length:
+        """The length of one axis; None where it is not proved."""
+        shape = self.of(value)
+        return None if shape is None or not -len(shape) <= axis < len(shape) else shape[axis]
+
+    def copy(self, source: ir.Value, target: ir.Value) -> None:
+        """Say that a new value has the shape of another."""
+        if source in self._proved:
+            self._proved[target] = self._proved[source]
+
+    def _rank_by_operator(self, node: ir.Node | None, depth: int) -> int | None:
+        if node is None:
+            return None
+        if is_op(node, *RANK_OF_WEIGHT):
+            return self.rank(input_of(node, 1), depth + 1)
+        if is_op(node, "Gemm"):
+            return 2
+        return self.rank(input_of(node, 0), depth + 1) if is_op(node, *SAME_SHAPE, *SAME_RANK) else None
 
 
-def _infer_shapes(model: ir.Model) -> dict[str, ir.Shape | None]:
-    """The shape of each node's output by name. On a clone: the pass reorders initializers."""
+_MAX_DEPTH = 50
+
+
+def prove_shapes(model: ir.Model) -> Shapes:
+    """Infer the shape of every node's output from the model's inputs and weights; `model` stays as it is."""
+    inferred = _inferred(model)
+    proved: dict[ir.Value, Lengths] = {}
+    for graph, copy in zip(model.graphs(), inferred.graphs(), strict=True):
+        for node, twin in zip(graph, copy, strict=True):
+            pairs = zip(node.outputs, twin.outputs, strict=True)
+            proved |= {value: _lengths(known.shape) for value, known in pairs if known.shape is not None}
+        proved |= {value: _lengths(value.shape) for value in graph.inputs if value.shape is not None}
+    return Shapes(proved)
+
+
+def _inferred(model: ir.Model) -> ir.Model:
+    """A copy with proved shapes. The pass reorders initializers, so it must be a copy."""
+    from onnx_ir.passes.common import ShapeInferencePass
+
     bare = model.clone()
     for value in bare.graph.inputs:  # an initializer that a caller may override proves nothing
         bare.graph.initializers.pop(str(value.name), None)
-    for node in bare.graph:
+    for node in bare.graph.all_nodes():
         for value in node.outputs:
             value.shape = None
     with _quiet(ShapeInferencePass.__module__):
-        inferred = ShapeInferencePass()(bare).model
-    return {str(value.name): value.shape for node in inferred.graph for value in node.outputs}
+        return ShapeInferencePass(check_type=False, strict_mode=False)(bare).model
+
+
+def _lengths(shape: ir.Shape | None) -> Lengths:
+    return tuple(length if isinstance(length, int) else length.value for length in shape or ())
 
 
 @contextmanager

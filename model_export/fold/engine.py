@@ -1,0 +1,202 @@
+"""Decides for every BatchNorm of one scope where it goes or why it stays, and carries each fold out when it is proved.
+
+One at a time: an edit is planned as a value, checked on random data, and only then applied; the next BatchNorm sees
+the graph as it is then. The first pass goes with the data and asks the layer before, the layers behind and the layers
+beside. What was refused is asked again, against the data, for as long as one more goes: a BatchNorm behind another
+hides the layer that could take both. At last, those that stay are merged with their neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from model_export.affine import Affine
+from model_export.fold.apply import Names, apply_edit
+from model_export.fold.batchnorm import is_batchnorm
+from model_export.fold.edit import Edit
+from model_export.fold.ledger import Decision, Direction, Fold, Refusal, Refused
+from model_export.fold.merge import merge_with_neighbour
+from model_export.fold.nodes import is_op, name_of, names_of
+from model_export.fold.parallel import absorb_in_parallel, merge_convolutions
+from model_export.fold.prove import prove
+from model_export.fold.scope import Scope
+from model_export.fold.selection import Selection
+from model_export.fold.subjects import Candidate, find_candidates
+from model_export.fold.walk import Walk, absorb_in_next, absorb_in_previous
+
+Rule = Callable[[Candidate, Affine, Scope], Edit]
+
+
+class Engine:
+    """Folds one scope; `decisions` is the account so far."""
+
+    def __init__(self, scope: Scope, names: Names, selection: Selection) -> None:
+        self._scope = scope
+        self._names = names
+        self._candidates = {candidate.nodes[-1]: candidate for candidate in find_candidates(scope)}
+        self._owner = {node: c for c in self._candidates.values() for node in c.nodes}
+        self._reserve(selection)
+        self._layers: dict[ir.Node, None] = {}
+        self.decisions: dict[Candidate, Decision] = {}
+
+    def run(self) -> tuple[Decision, ...]:
+        """Decide all, in the order of the data."""
+        for candidate in self._candidates.values():
+            self._decide(candidate)
+        while self._ask_again():
+            pass
+        self._join_convolutions()
+        return tuple(self.decisions[candidate] for candidate in self._candidates.values())
+
+    def _reserve(self, selection: Selection) -> None:
+        """Note which nodes must stay because somebody wants them to."""
+        for candidate in self._candidates.values():
+            try:
+                selection.refuse_unselected(candidate.subject.name)
+            except Refused as refused:
+                self._scope.reserved.update(dict.fromkeys(candidate.nodes, str(refused)))
+
+    def _ask_again(self) -> bool:
+        """Ask those that were refused, back to front; whether one more went."""
+        refused = [c for c in self._candidates.values() if isinstance(self.decisions[c], Refusal)]
+        for candidate in reversed(refused):
+            self._decide(candidate)
+        if any(isinstance(self.decisions[c], Fold) for c in refused):
+            return True
+        return any([self._merge(candidate) for candidate in refused])
+
+    def _decide(self, candidate: Candidate) -> None:
+        if isinstance(self.decisions.get(candidate), Fold):
+            return
+        try:
+            affine = self._affine(candidate)
+        except Refused as refused:
+            self.decisions[candidate] = Refusal(candidate.subject, str(refused), refused.by)
+            return
+        self.decisions[candidate] = self._first_that_absorbs(candidate, affine)
+
+    def _affine(self, candidate: Candidate) -> Affine:
+        for node in candidate.nodes:
+            if node in self._scope.reserved:
+                raise Refused(self._scope.reserved[node])
+        return candidate.affine(self._scope)
+
+    def _first_that_absorbs(self, candidate: Candidate, affine: Affine) -> Decision:
+        reasons: list[str] = []
+        blamed: list[str] = []
+        for direction, rule in RULES.items():
+            try:
+                edit = rule(candidate, affine, self._scope)
+                error = prove(edit, self._scope)
+            except Refused as refused:
+                reasons.append(f"{direction}: {refused}")
+                blamed += refused.by
+            else:
+                return self._fold(candidate, edit, direction, error)
+        return Refusal(candidate.subject, "; ".join(reasons), tuple(dict.fromkeys(blamed)))
+
+    def _fold(self, candidate: Candidate, edit: Edit, direction: Direction, error: float) -> Fold:
+        """Carry the edit out. Other candidates that go with it are folded too."""
+        fold = Fold(
+            candidate.subject, names_of(edit.layers), direction, _path(candidate, edit, self._scope), error=error
+        )
+        apply_edit(edit, self._scope, self._names)
+        self._layers |= dict.fromkeys(edit.layers)
+        others = dict.fromkeys(self._owner[node] for node in edit.bypassed if node in self._owner)
+        for other in others:
+            if other is not candidate and not self._is_folded(other):
+                path = tuple(name for name in fold.path if name not in names_of(other.nodes))
+                self.decisions[other] = replace(fold, subject=other.subject, path=path)
+        return fold
+
+    def _is_folded(self, candidate: Candidate) -> bool:
+        return isinstance(self.decisions.get(candidate), Fold)
+
+    # --- merging -----------------------------------------------------------------------------------------------------
+
+    def _merge(self, candidate: Candidate) -> bool:
+        """Merge a BatchNorm that stays with its neighbours, one by one; whether there was one."""
+        if candidate.subject.form != "BatchNormalization" or self._is_folded(candidate):
+            return False
+        try:
+            self._affine(candidate)
+            merge = merge_with_neighbour(candidate.nodes[0], self._scope)
+            if merge.gone in self._scope.reserved:
+                return False
+            error = prove(merge.edit, self._scope)
+        except Refused:
+            return False
+        apply_edit(merge.edit, self._scope, self._names)
+        self._note_merged(merge.gone, candidate, error)
+        return True
+
+    def _note_merged(self, gone: ir.Node, into: Candidate, error: float) -> None:
+        if gone in self._owner:
+            other = self._owner[gone]
+            direction: Direction = "next" if is_batchnorm(gone) else "previous"
+            self.decisions[other] = Fold(other.subject, (into.subject.name,), direction, merged=True, error=error)
+
+    def _join_convolutions(self) -> None:
+        """Make one convolution of those beside each other that took BatchNorms."""
+        for node in list(self._layers):
+            if not is_op(node, "Conv") or node.graph is not self._scope.graph:
+                continue
+            try:
+                edit, taker = merge_convolutions(node, self._scope)
+                prove(edit, self._scope)
+            except Refused:
+                continue
+            apply_edit(edit, self._scope, self._names)
+            self._redirect(name_of(node), name_of(taker))
+
+    def _redirect(self, gone: str, taker: str) -> None:
+        """What went into a layer that was merged into another is in that other."""
+        for candidate, decision in self.decisions.items():
+            if isinstance(decision, Fold) and gone in decision.into:
+                into = tuple(dict.fromkeys(taker if name == gone else name for name in decision.into))
+                self.decisions[candidate] = replace(decision, into=into, path=(*decision.path, gone))
+
+
+# --- the three directions --------------------------------------------------------------------------------------------
+
+
+def _previous(candidate: Candidate, affine: Affine, scope: Scope) -> Edit:
+    return _without(candidate).also(absorb_in_previous(_source(candidate), affine, Walk(scope)))
+
+
+def _next(candidate: Candidate, affine: Affine, scope: Scope) -> Edit:
+    _source(candidate)
+    return _without(candidate).also(absorb_in_next(candidate.output, affine, Walk(scope)))
+
+
+def _parallel(candidate: Candidate, affine: Affine, scope: Scope) -> Edit:
+    edit = absorb_in_parallel(_source(candidate), candidate.output, affine, scope)
+    return edit.also(Edit(path=candidate.nodes))
+
+
+def _source(candidate: Candidate) -> ir.Value:
+    source = candidate.source
+    if source is None:
+        raise Refused("it has no input")
+    return source
+
+
+def _without(candidate: Candidate) -> Edit:
+    first, *rest = candidate.nodes
+    behind = {node: _index_of_chain(node, before) for before, node in zip(candidate.nodes, rest, strict=False)}
+    return Edit(bypassed={first: candidate.index, **behind})
+
+
+def _index_of_chain(node: ir.Node, before: ir.Node) -> int:
+    return list(node.inputs).index(before.outputs[0])
+
+
+def _path(candidate: Candidate, edit: Edit, scope: Scope) -> tuple[str, ...]:
+    between = {node for node in edit.path if node not in candidate.nodes and node not in edit.layers}
+    return names_of(sorted(between, key=lambda node: scope.place[node]))
+
+
+RULES: dict[Direction, Rule] = {"previous": _previous, "next": _next, "parallel": _parallel}

@@ -1,0 +1,174 @@
+"""Checks every single fold before it is carried out: the nodes it touches, on random data, in float64, as they are and
+as they would be.
+
+An exact fold differs by rounding in float64, some 1e-14 of the largest value; a wrong one, by an axis, a sign or a
+padding, by percents. One that differs by more than PROOF is refused, with the measured error.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from model_export.errors import first_line
+from model_export.fold.edit import Edit
+from model_export.fold.evaluate import Array, Evaluation, Values
+from model_export.fold.ledger import Refused
+from model_export.fold.nodes import FLOATS, input_of, int_of, ints_of, is_op, name_of
+from model_export.fold.scope import Scope
+from model_export.fold.shapes import Length, Lengths
+
+PROOF = 1e-9  # relative to the largest value; see the head of this file. Six digits may cancel in a far mean.
+BATCH = 2
+UNKNOWN = 5  # places along an axis of unknown length
+SEED = 20150211  # arXiv 1502.03167 came out that day
+SIZE_FREE = frozenset(
+    {
+        "Abs", "Add", "AveragePool", "BatchNormalization", "Cast", "Concat", "Conv", "ConvTranspose", "Div", "Dropout",
+        "GlobalAveragePool", "GlobalMaxPool", "Identity", "LeakyRelu", "MaxPool", "Mul", "Neg", "PRelu", "Relu", "Sub",
+    }
+)  # fmt: skip
+
+
+def prove(edit: Edit, scope: Scope) -> float:
+    """The largest difference that the edit makes to any value that others see, relative to its largest element.
+
+    Raises:
+        Refused: it differs by more than PROOF, can not be computed, or overflows the dtype of a weight.
+    """
+    nodes = sorted(edit.nodes, key=lambda node: scope.place[node])
+    error = min_error = np.inf
+    for small in (True, False):
+        try:
+            error = _largest_difference(edit, scope, nodes, small=small)
+        except Refused:
+            raise
+        except Exception as err:  # whatever keeps a fold from being checked keeps it from being made
+            if small:
+                continue
+            raise Refused(f"the fold can not be checked on random data: {first_line(err)}") from err
+        min_error = min(error, min_error)
+        break
+    if not min_error <= PROOF:
+        raise Refused(f"the check of this fold in float64 measured a difference of {min_error:.1e}: it is not exact")
+    _refuse_overflow(edit)
+    return float(min_error)
+
+
+def _largest_difference(edit: Edit, scope: Scope, nodes: list[ir.Node], *, small: bool) -> float:
+    if small and not all(is_op(node, *SIZE_FREE) for node in nodes):
+        raise ValueError("sizes matter")
+    inputs = _random_inputs(scope, nodes, small=small)
+    before = Evaluation(scope, inputs, Edit()).run(nodes)
+    after = Evaluation(scope, inputs, edit).run(nodes)
+    seen = _seen_from_outside(nodes)
+    if not seen:
+        raise ValueError("nobody reads the result")
+    return max(_difference(before[value], after[value]) for value in seen)
+
+
+def _seen_from_outside(nodes: list[ir.Node]) -> list[ir.Value]:
+    inside = set(nodes)
+    outputs = [value for node in nodes for value in node.outputs]
+    return [
+        value for value in outputs if value.is_graph_output() or any(use.node not in inside for use in value.uses())
+    ]
+
+
+def _difference(before: Array, after: Array) -> float:
+    if before.shape != after.shape:
+        return np.inf
+    largest = float(np.abs(before).max(initial=0.0))
+    return float(np.abs(before - after).max(initial=0.0)) / (largest or 1.0)
+
+
+def _refuse_overflow(edit: Edit) -> None:
+    for (node, _), exact in edit.constants.items():
+        if not np.isfinite(exact.rounded().astype(np.float64)).all():
+            raise Refused(f"the folded weights of {name_of(node)} would overflow {exact.dtype.name.lower()}")
+    for value, exact in edit.shifts.items():
+        if not np.isfinite(exact.rounded().astype(np.float64)).all():
+            raise Refused(f"the shift behind {value.name} would overflow {exact.dtype.name.lower()}")
+
+
+# --- random inputs ---------------------------------------------------------------------------------------------------
+
+
+def _random_inputs(scope: Scope, nodes: list[ir.Node], *, small: bool) -> Values:
+    rng = np.random.default_rng(SEED)
+    made = {value for node in nodes for value in node.outputs}
+    smallest = max((_extent(node, scope) for node in nodes), default=1) + 2
+    inputs: Values = {}
+    for node in nodes:
+        for index, value in enumerate(node.inputs):
+            if value is None or value in made or value in inputs or scope.constants.is_constant(value):
+                continue
+            array = _random(node, index, value, scope, rng, smallest=smallest if small else None)
+            if array is not None:
+                inputs[value] = array
+    return inputs
+
+
+def _random(
+    node: ir.Node, index: int, value: ir.Value, scope: Scope, rng: np.random.Generator, *, smallest: int | None
+) -> Array | None:
+    """Standard normal values; whole numbers where they look up rows; nothing where a shape is computed."""
+    if is_op(node, "Gather") and index == 1:
+        rows = scope.constants.read(node.inputs[0], "the table").shape[0]
+        return rng.integers(0, rows, size=_sizes(value, node, scope, smallest=None))
+    if index > 0 and value.dtype is not None and value.dtype not in FLOATS:
+        return None
+    if is_op(node, "GRU", "LSTM", "RNN") and index > 0:
+        return None
+    return rng.normal(size=_sizes(value, node, scope, smallest=smallest))
+
+
+def _sizes(value: ir.Value, node: ir.Node, scope: Scope, *, smallest: int | None) -> tuple[int, ...]:
+    proved = scope.shapes.of(value)
+    asked = _asked_by(node, scope)
+    lengths = proved if proved is not None else asked
+    if lengths is None:
+        raise ValueError(f"the shape of {value.name} is not known")
+    if asked is not None and len(asked) == len(lengths):
+        lengths = tuple(wanted if length is None else length for length, wanted in zip(lengths, asked, strict=True))
+    names = sorted({length for length in lengths if isinstance(length, str)})
+    return tuple(_size(axis, length, names, len(lengths), smallest) for axis, length in enumerate(lengths))
+
+
+def _size(axis: int, length: Length, names: list[str], rank: int, smallest: int | None) -> int:
+    """The same size for the same name, wherever it stands."""
+    if isinstance(length, str):
+        return BATCH if axis == 0 else max(smallest or 0, UNKNOWN)
+    if length is None:
+        return BATCH if axis == 0 else max(smallest or 0, UNKNOWN)
+    if smallest is not None and rank > 2 and axis >= 2:
+        return min(length, smallest)
+    return length if length else len(names)
+
+
+def _asked_by(node: ir.Node, scope: Scope) -> Lengths | None:
+    """What the layer that reads a value of unknown shape wants of it."""
+    weight = input_of(node, 1)
+    if is_op(node, "Conv") and weight is not None:
+        shape = scope.constants.read(weight, "the weight").shape
+        return (None, shape[1] * int_of(node, "group", 1), *(None,) * (len(shape) - 2))
+    if is_op(node, "ConvTranspose") and weight is not None:
+        shape = scope.constants.read(weight, "the weight").shape
+        return (None, shape[0], *(None,) * (len(shape) - 2))
+    if is_op(node, "Gemm") and weight is not None:
+        shape = scope.constants.read(weight, "the weight").shape
+        inputs = shape[1 if int_of(node, "transB", 0) else 0]
+        return (inputs, None) if int_of(node, "transA", 0) else (None, inputs)
+    return None
+
+
+def _extent(node: ir.Node, scope: Scope) -> int:
+    """How far the kernel of a layer or pool reaches."""
+    kernel = ints_of(node, "kernel_shape")
+    weight = input_of(node, 1)
+    if kernel is None and is_op(node, "Conv", "ConvTranspose") and weight is not None:
+        kernel = scope.constants.read(weight, "the weight").shape[2:]
+    if not kernel:
+        return 1
+    dilations = ints_of(node, "dilations") or (1,) * len(kernel)
+    return max(step * (size - 1) + 1 for size, step in zip(kernel, dilations, strict=True))
