@@ -1,7 +1,7 @@
-"""The command line: `python -m model_export train | export | fold | inspect | demo`.
+"""The command line: `python -m model_export train | export | fold | diff | inspect | demo`.
 
-Each command imports what it needs when it runs, so that `fold` and `inspect` never wait for torch. What can go wrong
-ends as one sentence on standard error and exit code 1; a traceback here is a defect.
+Each command imports what it needs when it runs, so that `fold`, `diff` and `inspect` never wait for torch. What can go
+wrong ends as one sentence on standard error and exit code 1; a traceback here is a defect.
 """
 
 from __future__ import annotations
@@ -173,6 +173,18 @@ def fold(
     from model_export.commands.fold import run_fold
 
     run_fold(source, target, make_console(), report_path=report)
+
+
+@app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(metavar="A.onnx", help="any ONNX model")],
+    second: Annotated[Path, typer.Argument(metavar="B.onnx", help="one with the same inputs, such as A.onnx folded")],
+) -> None:
+    """Name the first tensor where two ONNX models part; ends with 1 if they do, with 0 if they answer alike."""
+    from model_export.commands.diff import run_diff
+
+    if run_diff(first, second, make_console()):
+        raise typer.Exit(1)
 
 
 @app.command()

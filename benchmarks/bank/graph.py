@@ -173,10 +173,13 @@ def batchnorm_parameters(
 
 
 def make_feeds(model: onnx.ModelProto, *, batch: int, seed: int = 1) -> dict[str, NDArray[Any]]:
-    """Numbers for the model's inputs: normal ones, or the small integers that indices need."""
+    """Numbers for the model's inputs: normal ones, or the small integers that indices need.
+
+    An initializer that is an input too is overridden, but for files of IR version 3, where all had to be inputs.
+    """
     rng = np.random.default_rng(seed)
-    weights = {weight.name for weight in model.graph.initializer}
-    return {value.name: _feed(value, batch, rng) for value in model.graph.input if value.name not in weights}
+    given = {weight.name for weight in model.graph.initializer} if model.ir_version < 4 else set()
+    return {value.name: _feed(value, batch, rng) for value in model.graph.input if value.name not in given}
 
 
 def _feed(value: onnx.ValueInfoProto, batch: int, rng: np.random.Generator) -> NDArray[Any]:

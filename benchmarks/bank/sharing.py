@@ -40,9 +40,8 @@ def tied_bias_and_mean(g: Graph) -> str:
     """One tensor is the layer's bias and the BatchNorm's mean, as exporters that remove duplicates write it."""
     tied = g.weight(g.n(5))
     dense = g.op("Gemm", g.input(g.n(6)), g.weight(g.n(6), g.n(5)), tied)
-    g.batchnorm(dense, g.n(5), "unused")
-    g.nodes.pop()
-    inputs = [dense, "unused.scale", "unused.offset", tied, "unused.var"]
+    var = g.constant(batchnorm_parameters(g.draw, g.n(5))["var"])
+    inputs = [dense, g.weight(g.n(5)), g.weight(g.n(5)), tied, var]
     return g.op("BatchNormalization", *inputs, name="bn", epsilon=EPS)
 
 

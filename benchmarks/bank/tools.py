@@ -17,7 +17,7 @@ from model_export.fold import fold
 from service.runtime import ort
 
 QUIET = 4  # ONNX Runtime's severity: fatal errors only
-HOW_TO_INSTALL = "pip install --no-deps onnxslim onnxsim onnxoptimizer colorama"
+HOW_TO_INSTALL = "`make bench-bank`, or pip install onnxslim onnxsim onnxoptimizer"
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ class Names:
         return free
 
 
-def apply_edit(edit: Edit, scope: Scope, names: Names) -> None:
-    """Change the graph of `scope` as the edit says."""
+def apply_edit(edit: Edit, scope: Scope, names: Names) -> dict[ir.Value, ir.Value]:
+    """Change the graph of `scope` as the edit says; give the shifted value for each that a constant was added to."""
     orphans = [value for node in edit.nodes for value in node.inputs]
     for node, dropped in edit.dropped.items():
         for name in dropped:
@@ -49,6 +49,7 @@ def apply_edit(edit: Edit, scope: Scope, names: Names) -> None:
     for value in changed - renamed:
         if not value.is_graph_output() and value.producer() is not None and value.producer().graph is scope.graph:  # type: ignore[union-attr]
             value.name = names.new(f"{value.name}.folded")
+    return moved
 
 
 def _set_constant(scope: Scope, node: ir.Node, index: int, exact: Exact, names: Names) -> None:

@@ -5,7 +5,16 @@ network's own noise are they told apart. So a difference is a multiple of a *noi
 network's own answers move, relative to the largest, when its input moves by one unit in the last place (ulp), and no
 less than one ulp of the answer.
 
-MEASURED
+Measured in 200 random networks (3 to 50 layers deep, with and without convolutions, residual sums and large gains):
+
+    difference, in noise floors          median    19 of 20 below    largest
+    right folds, float32                    1.6               4.3        9.3
+    right folds, float16                    0.5               1.6        2.6
+    one channel of one weight wrong by 1 %: median 90 (dense) and 270 (convolutions) in float32; by 5 %: 560 and 1500
+
+A quarter of the wrong channels reached the output not at all (dead behind a ReLU, or drowned in a chaotic network):
+no look at a whole model can see those. Nor can it see a few percent in one channel in float16, where one ulp is 1e-3.
+The proof of each single fold is elsewhere; this is the look at what they make together, and at ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -26,7 +35,7 @@ from model_export.fold.files import load_model, save_model
 from service.device import CPU_PROVIDER
 from service.runtime import ort
 
-NUM_FLOORS = 30.0  # six times the largest that a right fold was seen to need
+NUM_FLOORS = 30.0  # three times the most that a right fold was seen to need
 GROSS = {  # below, no difference is called wrong: it is what a score is printed with
     np.dtype(np.float16): 3e-2,
     np.dtype(np.float32): 1e-5,
@@ -96,6 +105,7 @@ class Difference:
     relative: float
     noise_floor: float
     gross: float
+    jumps: bool = False  # the unfolded model does so too when its numbers hardly move: no fault can be seen there
 
     @property
     def in_noise_floors(self) -> float:
@@ -103,9 +113,14 @@ class Difference:
         return self.relative / self.noise_floor
 
     @property
-    def is_wrong(self) -> bool:
-        """Whether it is too large to be rounding by both measures."""
+    def is_large(self) -> bool:
+        """Whether it is too large to be rounding, by both measures."""
         return self.relative > self.gross and self.in_noise_floors > NUM_FLOORS
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether it is large, and the model is one in which that means something."""
+        return self.is_large and not self.jumps
 
 
 def compare_models(before: ir.Model, after: ir.Model) -> Comparison:
@@ -227,14 +242,14 @@ def _blamed(differences: Sequence[Difference], recording: Recording) -> list[Dif
 
 
 def _second_look(differences: Sequence[Difference], recording: Recording) -> Comparison:
-    """Before anything is called wrong: measure the noise again, of the weights too, and see if the answers jump."""
-    floors, jumps = _shaken_floors(recording), _shaken_floors(recording, ulps=JUMP_ULPS)
-    differences = [replace(each, noise_floor=max(each.noise_floor, floors[each.output])) for each in differences]
-    wrong = [each for each in _blamed(differences, recording) if each.is_wrong]
-    if any(jumps[each.output] > NUM_FLOORS * each.noise_floor for each in wrong):
-        return Comparison(None, f"the model's own answers jump when all its numbers move by {JUMP_ULPS} ulps")
+    """Before anything is called wrong."""
+    differences = look_again(differences, recording)
+    blamed = _blamed(differences, recording)
+    wrong = [each for each in blamed if each.is_wrong]
     if wrong:
         raise FoldInvalid(_sentence(max(wrong, key=lambda each: each.in_noise_floors), wrong))
+    if any(each.is_large for each in blamed):
+        return Comparison(None, f"the model's own answers jump when all its numbers move by {JUMP_ULPS} ulps")
     return _comparison(differences, recording)
 
 
@@ -266,7 +281,14 @@ def _largest(differences: Sequence[Difference]) -> float:
 # --- a network's noise, from its weights too -------------------------------------------------------------------------
 
 
-def _shaken_floors(recording: Recording, *, ulps: int = 1) -> dict[str, float]:
+def look_again(differences: Sequence[Difference], recording: Recording) -> list[Difference]:
+    """Judge by the noise of the weights too, and see whether the unfolded model's answers jump."""
+    floors, far = _shaken_floors(recording, ulps=1), _shaken_floors(recording, ulps=JUMP_ULPS)
+    judged = [replace(each, noise_floor=max(each.noise_floor, floors[each.output])) for each in differences]
+    return [replace(each, jumps=far[each.output] > NUM_FLOORS * each.noise_floor) for each in judged]
+
+
+def _shaken_floors(recording: Recording, *, ulps: int) -> dict[str, float]:
     """How far the answers go when every number in the file, and of the input, moves by so many ulps.
 
     A fold rounds the weights anew, so this is its own error. The input alone does not show it where the network rounds
@@ -415,4 +437,4 @@ def relative_difference(expected: Array, found: Array) -> float:
         return 0.0
     if not np.isfinite(first[~same]).all() or not np.isfinite(second[~same]).all():
         return float("inf")
-    return float(np.abs(first - second)[~same].max() / np.abs(first[np.isfinite(first)]).max(initial=1e-30))
+    return float(np.abs(first[~same] - second[~same]).max() / np.abs(first[np.isfinite(first)]).max(initial=1e-30))

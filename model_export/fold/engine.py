@@ -21,6 +21,7 @@ from model_export.fold.ledger import Decision, Direction, Fold, Refusal, Refused
 from model_export.fold.merge import merge_with_neighbour
 from model_export.fold.nodes import is_op, name_of, names_of
 from model_export.fold.parallel import absorb_in_parallel, merge_convolutions
+from model_export.fold.pointwise import read_pointwise
 from model_export.fold.prove import prove
 from model_export.fold.scope import Scope
 from model_export.fold.selection import Selection
@@ -103,8 +104,10 @@ class Engine:
         fold = Fold(
             candidate.subject, names_of(edit.layers), direction, _path(candidate, edit, self._scope), error=error
         )
-        apply_edit(edit, self._scope, self._names)
+        source = _source(candidate)
+        moved = apply_edit(edit, self._scope, self._names)
         self._layers |= dict.fromkeys(edit.layers)
+        self._absorb_arithmetic(moved.get(source, source), direction)
         others = dict.fromkeys(self._owner[node] for node in edit.bypassed if node in self._owner)
         for other in others:
             if other is not candidate and not self._is_folded(other):
@@ -114,6 +117,22 @@ class Engine:
 
     def _is_folded(self, candidate: Candidate) -> bool:
         return isinstance(self.decisions.get(candidate), Fold)
+
+    def _absorb_arithmetic(self, value: ir.Value, direction: Direction) -> None:
+        """Send arithmetic by constants, which stood beside a BatchNorm that is gone, the same way (Caffe's Scale)."""
+        while (edit := self._arithmetic_at(value, direction)) is not None:
+            apply_edit(edit, self._scope, self._names)
+            if direction == "next":
+                (node,) = [node for node in edit.bypassed if node in edit.path[:1]]
+                value = node.inputs[edit.bypassed[node]]  # type: ignore[assignment]
+
+    def _arithmetic_at(self, value: ir.Value, direction: Direction) -> Edit | None:
+        try:
+            edit = BESIDE[direction](value, self._scope)
+            prove(edit, self._scope)
+        except (Refused, KeyError):
+            return None
+        return edit
 
     # --- merging -----------------------------------------------------------------------------------------------------
 
@@ -172,6 +191,28 @@ def _next(candidate: Candidate, affine: Affine, scope: Scope) -> Edit:
     return _without(candidate).also(absorb_in_next(candidate.output, affine, Walk(scope)))
 
 
+def _arithmetic_behind(value: ir.Value, scope: Scope) -> Edit:
+    """The only reader of a value, where it is arithmetic by constants, goes into what makes the value."""
+    readers = scope.readers(value)
+    if len(readers) != 1 or is_batchnorm(readers[0][0]):
+        raise Refused("no arithmetic")
+    node, index = readers[0]
+    pointwise = read_pointwise(node, scope)
+    if pointwise.index != index:
+        raise Refused("no arithmetic")
+    return Edit(bypassed={node: index}, path=(node,)).also(absorb_in_previous(value, pointwise.affine, Walk(scope)))
+
+
+def _arithmetic_before(value: ir.Value, scope: Scope) -> Edit:
+    """What makes a value, where it is arithmetic by constants, goes into the readers of the value."""
+    node = value.producer()
+    if node is None or node.graph is not scope.graph or is_batchnorm(node):
+        raise Refused("no arithmetic")
+    pointwise = read_pointwise(node, scope)
+    edit = Edit(bypassed={node: pointwise.index}, path=(node,))
+    return edit.also(absorb_in_next(value, pointwise.affine, Walk(scope)))
+
+
 def _parallel(candidate: Candidate, affine: Affine, scope: Scope) -> Edit:
     edit = absorb_in_parallel(_source(candidate), candidate.output, affine, scope)
     return edit.also(Edit(path=candidate.nodes))
@@ -199,4 +240,8 @@ def _path(candidate: Candidate, edit: Edit, scope: Scope) -> tuple[str, ...]:
     return names_of(sorted(between, key=lambda node: scope.place[node]))
 
 
+BESIDE: dict[Direction, Callable[[ir.Value, Scope], Edit]] = {
+    "previous": _arithmetic_behind,
+    "next": _arithmetic_before,
+}
 RULES: dict[Direction, Rule] = {"previous": _previous, "next": _next, "parallel": _parallel}

@@ -103,10 +103,10 @@ def _bound_run(session: ort.InferenceSession, binding: ort.IOBinding, borrowed: 
 
 def _num_bytes(path: Path) -> int:
     """Of the file, with the weights that lie beside it."""
-    size = path.stat().st_size
+    size: int = path.stat().st_size
     if size >= SMALL_BYTES:
         return size
     graph = onnx.load(path, load_external_data=False).graph
     entries = [entry for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"]
-    beside = {path.parent / entry.value for entry in entries}
-    return size + sum(each.stat().st_size for each in beside)
+    sizes = {entry.value: (path.parent / entry.value).stat().st_size for entry in entries}
+    return size + sum(sizes.values())

@@ -60,6 +60,11 @@ def ints_of(node: ir.Node, name: str) -> tuple[int, ...] | None:
     return tuple(node.attributes[name].as_ints()) if name in node.attributes else None
 
 
+def sees_only_the_shape(node: ir.Node, index: int) -> bool:
+    """Whether a reader looks at the shape or dtype of the value alone, which no fold changes."""
+    return is_op(node, "Shape", "Size") or (is_op(node, "CastLike") and index == 1)
+
+
 def is_padded(node: ir.Node) -> bool:
     """Whether a convolution or pool reads beyond its input."""
     auto_pad = string_of(node, "auto_pad", "NOTSET")

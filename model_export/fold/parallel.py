@@ -126,13 +126,13 @@ def _flatten(value: ir.Value, adds: tuple[ir.Node, ...], scope: Scope) -> Iterat
 
 
 def _without(gone: Term, taker: Term) -> Edit:
-    """Take `gone` out of the sum; what lies between `taker` and the Add that they share changes."""
+    """Take `gone` out of the sum; the partial sums below the Add that both come to change."""
     add = gone.adds[0]
     shared = next(node for node in taker.adds if node in gone.adds)
-    between = taker.adds[: taker.adds.index(shared)]
+    between = [*taker.adds[: taker.adds.index(shared)], *gone.adds[1 : max(gone.adds.index(shared), 1)]]
     index = 1 if add.inputs[0] is gone.value else 0
     changed = (taker.value, *(node.outputs[0] for node in between))
-    return Edit(bypassed={add: index}, changed=changed, path=tuple(between))
+    return Edit(bypassed={add: index}, changed=changed, path=tuple(dict.fromkeys((*between, shared))))
 
 
 # --- the layer -------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from model_export.errors import first_line
 from model_export.fold.edit import Edit
 from model_export.fold.evaluate import Array, Evaluation, Values
 from model_export.fold.ledger import Refused
-from model_export.fold.nodes import FLOATS, input_of, int_of, ints_of, is_op, name_of
+from model_export.fold.nodes import FLOATS, input_of, int_of, ints_of, is_op, name_of, sees_only_the_shape
 from model_export.fold.scope import Scope
 from model_export.fold.shapes import Length, Lengths
 
@@ -70,9 +70,11 @@ def _largest_difference(edit: Edit, scope: Scope, nodes: list[ir.Node], *, small
 def _seen_from_outside(nodes: list[ir.Node]) -> list[ir.Value]:
     inside = set(nodes)
     outputs = [value for node in nodes for value in node.outputs]
-    return [
-        value for value in outputs if value.is_graph_output() or any(use.node not in inside for use in value.uses())
-    ]
+    return [value for value in outputs if value.is_graph_output() or _is_read_outside(value, inside)]
+
+
+def _is_read_outside(value: ir.Value, inside: set[ir.Node]) -> bool:
+    return any(node not in inside and not sees_only_the_shape(node, index) for node, index in value.uses())
 
 
 def _difference(before: Array, after: Array) -> float:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from model_export.fold.constants import Constants
 from model_export.fold.ledger import Refused
-from model_export.fold.nodes import name_of, names_of
+from model_export.fold.nodes import name_of, names_of, sees_only_the_shape
 from model_export.fold.shapes import Shapes
 
 
@@ -33,18 +33,19 @@ class Scope:
     is_function: bool = False
 
     def readers(self, value: ir.Value) -> list[tuple[ir.Node, int]]:
-        """The nodes that read the value, each with the index of its input.
+        """The nodes that read the elements of the value, each with the index of its input.
 
         Raises:
             Refused: it is an output of the model, or read in the body of an If, Loop or Scan.
         """
         if value.is_graph_output():
             raise Refused(f"{value.name} is an output of {self._whose}, and would change")
-        for node, _ in value.uses():
+        uses = [(node, index) for node, index in value.uses() if not sees_only_the_shape(node, index)]
+        for node, _ in uses:
             if node.graph is not self.graph:
                 name = name_of(node)
                 raise Refused(f"{value.name} is read by {name} in the body of a control-flow node", by=(name,))
-        return [(node, index) for node, index in value.uses()]
+        return uses
 
     def refuse_other_readers(self, value: ir.Value) -> None:
         """Make sure that only one node reads the value.

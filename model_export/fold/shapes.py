@@ -35,9 +35,10 @@ class Shapes:
 
     def of(self, value: ir.Value) -> Lengths | None:
         """The length of each axis; None where not even the number of axes is proved."""
-        if value not in self._proved and value.const_value is not None and not value.is_graph_input():
-            return tuple(value.const_value.shape.numpy())
-        return self._proved.get(value)
+        if value in self._proved:
+            return self._proved[value]
+        tensor = None if value.is_graph_input() else value.const_value or _held_by_constant(value.producer())
+        return None if tensor is None else tuple(tensor.shape.numpy())
 
     def rank(self, value: ir.Value | None, depth: int = 0) -> int | None:
         """The number of axes; where inference is blind, as in a function's body, the operators still tell."""
@@ -64,6 +65,11 @@ class Shapes:
         if is_op(node, "Gemm"):
             return 2
         return self.rank(input_of(node, 0), depth + 1) if is_op(node, *SAME_SHAPE, *SAME_RANK) else None
+
+
+def _held_by_constant(node: ir.Node | None) -> ir.TensorProtocol | None:
+    attribute = node.attributes.get("value") if node is not None and is_op(node, "Constant") else None
+    return None if attribute is None or attribute.is_ref() else attribute.as_tensor()
 
 
 _MAX_DEPTH = 50

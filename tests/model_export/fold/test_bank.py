@@ -79,10 +79,10 @@ def test_the_folded_model_answers_as_the_raw_one(case: Case, square: bool) -> No
 
 @by_variant
 def test_a_name_that_is_in_both_models_names_the_same_tensor(case: Case, square: bool) -> None:
-    """Outputs, weights and all in between: who probes a folded model by name finds what the name meant before."""
+    """Who probes a folded model by name finds what the name meant before. Weights keep their names, and change."""
     raw, after = _raw_and_folded(case.name, square=square)[0], _folded_proto(case.name, square=square)
     for expected, found in _values(case, raw, after):
-        for name in expected.keys() & found.keys():
+        for name in (expected.keys() & found.keys()) - {weight.name for weight in after.graph.initializer}:
             _assert_same(name, expected[name], found[name], _tolerance(case))
 
 
@@ -94,15 +94,11 @@ def _values(case: Case, *models: onnx.ModelProto) -> Iterator[list[Values]]:
     """Every value of each model by its name, at each batch size."""
     for batch in case.batches:
         feeds = make_feeds(models[0], batch=batch)
-        yield [evaluate(model, feeds) | _weights(model) for model in models]
+        yield [evaluate(model, feeds) for model in models]
 
 
 def _tolerance(case: Case) -> float:
     return NARROW.get(case.dtype or "", EXACT)
-
-
-def _weights(model: onnx.ModelProto) -> dict[str, NDArray[np.generic]]:
-    return {weight.name: numpy_helper.to_array(weight) for weight in model.graph.initializer}
 
 
 def _assert_same(name: str, expected: NDArray[np.generic], found: NDArray[np.generic], tolerance: float) -> None:

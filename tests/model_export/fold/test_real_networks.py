@@ -81,9 +81,9 @@ def test_in_float64_a_fold_changes_nothing_but_the_last_digits(name: str) -> Non
 
 
 def test_the_export_command_folds_them_alike() -> None:
-    traced = trace(copy.deepcopy(_network("preresnet")), _example("preresnet"), input_name="x")
+    traced = trace(copy.deepcopy(_network("convmixer")), _example("convmixer"), input_name="x")
     tidy(traced)
-    assert num_batchnorms(fold(traced).model) == REAL_NETWORKS["preresnet"].kept
+    assert num_batchnorms(fold(traced).model) == REAL_NETWORKS["convmixer"].kept
 
 
 def test_the_benchmarks_resnet50_is_resnet50() -> None:
