@@ -36,6 +36,11 @@ def show_diff(found: ModelDiff, console: Console) -> None:
         console.print("[bold]They answer alike[/]: no tensor differs by more than rounding")
     else:
         _show_parting(found.parting, console)
+    if found.parting is not None and found.outputs_agree:
+        console.print(
+            "  outputs   agree all the same: what differs does not reach them, or the name is another tensor's there",
+            soft_wrap=True,
+        )
 
 
 def _describe_largest(largest: Difference | None) -> str:

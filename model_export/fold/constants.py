@@ -9,7 +9,7 @@ asks, so that a plan for a large network holds no second copy of its weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,8 +43,9 @@ class Exact:
 class Constants:
     """The constants of a model that is being folded; `exact` holds those that a fold has changed, before rounding."""
 
-    def __init__(self, opset: int) -> None:
+    def __init__(self, opset: int, dtypes: Mapping[ir.Value, ir.DataType] | None = None) -> None:
         self._opset = opset
+        self._dtypes = dtypes or {}
         self.exact: dict[ir.Value, Exact] = {}
         self._computed: dict[ir.Value, ir.TensorProtocol | None] = {}
 
@@ -128,9 +129,10 @@ class Constants:
         """Of what it is like only the dtype counts, and that is known before the model runs."""
         like = input_of(node, 1)
         tensor = self._tensor(node.inputs[0], depth + 1)
-        if tensor is None or like is None or like.dtype not in FLOATS:
+        dtype = None if like is None else self._dtypes.get(like) or like.dtype
+        if tensor is None or dtype is None or dtype not in FLOATS:
             return None
-        return ir.Tensor(tensor.numpy().astype(like.dtype.numpy()), dtype=like.dtype)
+        return ir.Tensor(tensor.numpy().astype(dtype.numpy()), dtype=dtype)
 
 
 def _has_body(node: ir.Node) -> bool:

@@ -66,13 +66,18 @@ class Parting:
 
 @dataclass(frozen=True)
 class ModelDiff:
-    """Where two models part, if they do, and the largest difference of the tensors before that."""
+    """Where two models part, if they do, and the largest difference of the tensors before that.
+
+    With a parting, outputs that agree mean that what differs does not reach them, or that the name is another
+    tensor's in the second model.
+    """
 
     num_in_both: int
     num_only_in_first: int
     num_only_in_second: int
     largest: Difference | None
     parting: Parting | None
+    outputs_agree: bool
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ class _Graph:
         model = onnx.ModelProto()
         model.CopyFrom(self.proto)
         del model.graph.node[max(self.tensors[name] for name in names) + 1 :]
+        _drop_unused_weights(model.graph)
         del model.graph.output[:]
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
         path = self.path.with_suffix(".probe.onnx")
@@ -106,17 +112,18 @@ def diff(first: Path, second: Path) -> ModelDiff:
     Raises:
         FoldInvalid: a file is no model, one does not run here, or there is nothing to compare.
     """
-    feeds = _common_feeds(first, second)
     with tempfile.TemporaryDirectory() as folder:
         graphs = _open(first, Path(folder) / "first.onnx"), _open(second, Path(folder) / "second.onnx")
+        feeds = _common_feeds(first, second)
         names = [name for name in graphs[0].tensors if name in graphs[1].tensors]
         if not names:
             raise FoldInvalid(
                 f"{first} and {second} have no tensor of the same name: they can be compared only by their outputs"
             )
         largest, parting = _walk(graphs, names, feeds)
+        outputs_agree = parting is None or _outputs_agree(graphs, feeds)
     only_in_first, only_in_second = (len(graph.tensors) - len(names) for graph in graphs)
-    return ModelDiff(len(names), only_in_first, only_in_second, largest, parting)
+    return ModelDiff(len(names), only_in_first, only_in_second, largest, parting, outputs_agree)
 
 
 def _walk(
@@ -133,6 +140,14 @@ def _walk(
     return largest, None
 
 
+def _outputs_agree(graphs: tuple[_Graph, _Graph], feeds: Sequence[Arrays]) -> bool:
+    names = [[value.name for value in graph.proto.graph.output] for graph in graphs]
+    if names[0] != names[1] or not all(set(names[0]) <= set(graph.tensors) for graph in graphs):
+        return False
+    differences = [each for found in _slices(graphs, names[0], feeds) for each in found.differences]
+    return bool(differences) and not any(each.is_wrong for each in differences)
+
+
 # --- two graphs and their inputs -------------------------------------------------------------------------------------
 
 
@@ -145,21 +160,30 @@ def _open(path: Path, copy: Path) -> _Graph:
     return _Graph(copy, proto, _moving_tensors(proto.graph))
 
 
+def _drop_unused_weights(graph: onnx.GraphProto) -> None:
+    used = {name for node in graph.node for name in node.input}
+    if not any(_has_subgraph(node) for node in graph.node):
+        kept = [tensor for tensor in graph.initializer if tensor.name in used]
+        del graph.initializer[:]
+        graph.initializer.extend(kept)
+
+
+def _has_subgraph(node: onnx.NodeProto) -> bool:
+    return any(attribute.HasField("g") for attribute in node.attribute)
+
+
 def _moving_tensors(graph: onnx.GraphProto) -> dict[str, int]:
     """What depends on an input. The rest are weights: a fold may well change those."""
     moving = {value.name for value in graph.input} - {tensor.name for tensor in graph.initializer}
     found = {}
     for place, node in enumerate(graph.node):
-        has_subgraph = any(attribute.HasField("g") for attribute in node.attribute)
-        if has_subgraph or moving.intersection(node.input):
+        if _has_subgraph(node) or moving.intersection(node.input):
             moving.update(node.output)
             found.update({name: place for name in node.output if name})
     return found
 
 
 def _common_feeds(first: Path, second: Path) -> list[Arrays]:
-    for path in (first, second):
-        load_model(path)  # says in one sentence what is wrong with a file
     session = _session(first)
     feeds = [feed for feed, _ in _find_feeds(session, first)]
     _check_steady(session, feeds[0], first)

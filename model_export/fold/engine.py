@@ -21,7 +21,7 @@ from model_export.fold.ledger import Decision, Direction, Fold, Refusal, Refused
 from model_export.fold.merge import merge_with_neighbour
 from model_export.fold.nodes import is_op, name_of, names_of
 from model_export.fold.parallel import absorb_in_parallel, merge_convolutions
-from model_export.fold.pointwise import read_pointwise
+from model_export.fold.pointwise import Pointwise, read_pointwise
 from model_export.fold.prove import prove
 from model_export.fold.scope import Scope
 from model_export.fold.selection import Selection
@@ -121,10 +121,9 @@ class Engine:
     def _absorb_arithmetic(self, value: ir.Value, direction: Direction) -> None:
         """Send arithmetic by constants, which stood beside a BatchNorm that is gone, the same way (Caffe's Scale)."""
         while (edit := self._arithmetic_at(value, direction)) is not None:
-            apply_edit(edit, self._scope, self._names)
             if direction == "next":
-                (node,) = [node for node in edit.bypassed if node in edit.path[:1]]
-                value = node.inputs[edit.bypassed[node]]  # type: ignore[assignment]
+                value = _before(value, edit)
+            apply_edit(edit, self._scope, self._names)
 
     def _arithmetic_at(self, value: ir.Value, direction: Direction) -> Edit | None:
         try:
@@ -191,13 +190,28 @@ def _next(candidate: Candidate, affine: Affine, scope: Scope) -> Edit:
     return _without(candidate).also(absorb_in_next(candidate.output, affine, Walk(scope)))
 
 
+def _before(value: ir.Value, edit: Edit) -> ir.Value:
+    """What the arithmetic that makes a value makes it of."""
+    node = value.producer()
+    source = None if node is None else node.inputs[edit.bypassed[node]]
+    return source or value
+
+
+def _read_per_channel(node: ir.Node, scope: Scope) -> Pointwise:
+    """Arithmetic that differs among channels; a plain number is left, for runtimes know GELU by its 0.5."""
+    pointwise = read_pointwise(node, scope)
+    if is_batchnorm(node) or max(pointwise.affine.shape) == 1:
+        raise Refused("no arithmetic per channel")
+    return pointwise
+
+
 def _arithmetic_behind(value: ir.Value, scope: Scope) -> Edit:
     """The only reader of a value, where it is arithmetic by constants, goes into what makes the value."""
     readers = scope.readers(value)
-    if len(readers) != 1 or is_batchnorm(readers[0][0]):
+    if len(readers) != 1:
         raise Refused("no arithmetic")
     node, index = readers[0]
-    pointwise = read_pointwise(node, scope)
+    pointwise = _read_per_channel(node, scope)
     if pointwise.index != index:
         raise Refused("no arithmetic")
     return Edit(bypassed={node: index}, path=(node,)).also(absorb_in_previous(value, pointwise.affine, Walk(scope)))
@@ -206,9 +220,9 @@ def _arithmetic_behind(value: ir.Value, scope: Scope) -> Edit:
 def _arithmetic_before(value: ir.Value, scope: Scope) -> Edit:
     """What makes a value, where it is arithmetic by constants, goes into the readers of the value."""
     node = value.producer()
-    if node is None or node.graph is not scope.graph or is_batchnorm(node):
+    if node is None or node.graph is not scope.graph:
         raise Refused("no arithmetic")
-    pointwise = read_pointwise(node, scope)
+    pointwise = _read_per_channel(node, scope)
     edit = Edit(bypassed={node: pointwise.index}, path=(node,))
     return edit.also(absorb_in_next(value, pointwise.affine, Walk(scope)))
 

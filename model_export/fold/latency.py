@@ -108,5 +108,5 @@ def _num_bytes(path: Path) -> int:
         return size
     graph = onnx.load(path, load_external_data=False).graph
     entries = [entry for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"]
-    sizes = {entry.value: (path.parent / entry.value).stat().st_size for entry in entries}
+    sizes: dict[str, int] = {entry.value: (path.parent / entry.value).stat().st_size for entry in entries}
     return size + sum(sizes.values())

@@ -140,17 +140,11 @@ def _without(gone: Term, taker: Term) -> Edit:
 
 def _layer_that_reads(node: ir.Node | None, source: ir.Value, scope: Scope) -> ir.Node:
     """The layer that makes a term from `source`, and whose result only the sum reads."""
-    layer = _behind_its_bias(node, scope)
+    layer = node if node is None else matmul.product_of(node, scope) or node
     if layer is None or not is_op(layer, *BESIDE) or source not in layer.inputs[:1]:
         raise Refused(f"{name_of(node) if node else 'an input'} is no layer that reads {source.name}")
     scope.refuse_other_readers(layer.outputs[0])
     return layer
-
-
-def _behind_its_bias(node: ir.Node | None, scope: Scope) -> ir.Node | None:
-    producers = [value.producer() for value in node.inputs if value is not None] if is_op(node, "Add") else []  # type: ignore[union-attr]
-    products = [producer for producer in producers if is_op(producer, "MatMul")]
-    return products[0] if products and products[0] and matmul.bias_add(products[0], scope) is node else node
 
 
 def _beside_gemm(node: ir.Node, affine: Affine, scope: Scope) -> Edit:

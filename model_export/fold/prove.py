@@ -1,5 +1,4 @@
-"""Checks every single fold before it is carried out: the nodes it touches, on random data, in float64, as they are and
-as they would be.
+"""Checks every single fold before it is carried out: what it touches, on random data, in float64, before and after.
 
 An exact fold differs by rounding in float64, some 1e-14 of the largest value; a wrong one, by an axis, a sign or a
 padding, by percents. One that differs by more than PROOF is refused, with the measured error.
@@ -132,20 +131,18 @@ def _sizes(value: ir.Value, node: ir.Node, scope: Scope, *, smallest: int | None
     if lengths is None:
         raise ValueError(f"the shape of {value.name} is not known")
     if asked is not None and len(asked) == len(lengths):
-        lengths = tuple(wanted if length is None else length for length, wanted in zip(lengths, asked, strict=True))
-    names = sorted({length for length in lengths if isinstance(length, str)})
-    return tuple(_size(axis, length, names, len(lengths), smallest) for axis, length in enumerate(lengths))
+        pairs = zip(lengths, asked, strict=True)
+        lengths = tuple(length if isinstance(length, int) else wanted or length for length, wanted in pairs)
+    return tuple(_size(axis, length, len(lengths), smallest) for axis, length in enumerate(lengths))
 
 
-def _size(axis: int, length: Length, names: list[str], rank: int, smallest: int | None) -> int:
+def _size(axis: int, length: Length, rank: int, smallest: int | None) -> int:
     """The same size for the same name, wherever it stands."""
-    if isinstance(length, str):
-        return BATCH if axis == 0 else max(smallest or 0, UNKNOWN)
-    if length is None:
+    if not isinstance(length, int):
         return BATCH if axis == 0 else max(smallest or 0, UNKNOWN)
     if smallest is not None and rank > 2 and axis >= 2:
         return min(length, smallest)
-    return length if length else len(names)
+    return length
 
 
 def _asked_by(node: ir.Node, scope: Scope) -> Lengths | None:

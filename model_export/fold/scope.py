@@ -95,4 +95,4 @@ def scopes_of(model: ir.Model, shapes: Shapes) -> list[Scope]:
 
 def _scope(graph: ir.Graph, opset: int, shapes: Shapes, *, is_function: bool = False) -> Scope:
     place: dict[ir.Node, float] = {node: float(index) for index, node in enumerate(graph)}
-    return Scope(graph, opset, shapes, Constants(opset), place, is_function=is_function)
+    return Scope(graph, opset, shapes, Constants(opset, shapes.dtypes), place, is_function=is_function)

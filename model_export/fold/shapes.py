@@ -11,7 +11,8 @@ from contextlib import contextmanager
 
 import onnx_ir as ir
 
-from model_export.fold.nodes import input_of, int_of, is_op
+from model_export.fold.constants import Constants
+from model_export.fold.nodes import FLOATS, input_of, is_op
 
 Length = int | str | None  # a number, a name that stands for the same number wherever it is used, or not known
 Lengths = tuple[Length, ...]
@@ -30,8 +31,13 @@ SAME_RANK = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Max
 class Shapes:
     """The proved shapes of a model's values, in the main graph and in the bodies of its nodes."""
 
-    def __init__(self, proved: dict[ir.Value, Lengths]) -> None:
+    def __init__(self, proved: dict[ir.Value, Lengths], dtypes: dict[ir.Value, ir.DataType]) -> None:
         self._proved = proved
+        self.dtypes = dtypes
+
+    def dtype(self, value: ir.Value) -> ir.DataType | None:
+        """The dtype; None where neither inference nor the file tells."""
+        return self.dtypes.get(value) or value.dtype
 
     def of(self, value: ir.Value) -> Lengths | None:
         """The length of each axis; None where not even the number of axes is proved."""
@@ -73,18 +79,22 @@ def _held_by_constant(node: ir.Node | None) -> ir.TensorProtocol | None:
 
 
 _MAX_DEPTH = 50
+WHOLE = frozenset({ir.DataType.INT64, ir.DataType.INT32})
+MAX_RANK = 64  # elements: of a shape, not of indices into a table
 
 
 def prove_shapes(model: ir.Model) -> Shapes:
     """Infer the shape of every node's output from the model's inputs and weights; `model` stays as it is."""
     inferred = _inferred(model)
     proved: dict[ir.Value, Lengths] = {}
+    dtypes: dict[ir.Value, ir.DataType] = {}
     for graph, copy in zip(model.graphs(), inferred.graphs(), strict=True):
         for node, twin in zip(graph, copy, strict=True):
-            pairs = zip(node.outputs, twin.outputs, strict=True)
+            pairs = list(zip(node.outputs, twin.outputs, strict=True))
             proved |= {value: _lengths(known.shape) for value, known in pairs if known.shape is not None}
+            dtypes |= {value: known.dtype for value, known in pairs if known.dtype is not None}
         proved |= {value: _lengths(value.shape) for value in graph.inputs if value.shape is not None}
-    return Shapes(proved)
+    return Shapes(proved, dtypes)
 
 
 def _inferred(model: ir.Model) -> ir.Model:
@@ -97,8 +107,32 @@ def _inferred(model: ir.Model) -> ir.Model:
     for node in bare.graph.all_nodes():
         for value in node.outputs:
             value.shape = None
+    _compute_whole_numbers(bare)
     with _quiet(ShapeInferencePass.__module__):
         return ShapeInferencePass(check_type=False, strict_mode=False)(bare).model
+
+
+def _compute_whole_numbers(model: ir.Model) -> None:
+    """Compute the axes and targets that exporters leave as expressions of constants: inference does not see through."""
+    constants = Constants(model.opset_imports.get("", 0))
+    for node in list(model.graph):
+        for value in node.inputs:
+            producer = None if value is None else value.producer()
+            if value is None or producer is None or is_op(producer, "Constant") or value.dtype in FLOATS:
+                continue
+            tensor = constants.tensor(value)
+            if tensor is None or tensor.dtype not in WHOLE or tensor.size > MAX_RANK:
+                continue
+            known = _initializer(model, f"{value.name}:known", tensor)
+            node.replace_input_with(list(node.inputs).index(value), known)
+
+
+def _initializer(model: ir.Model, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+    if name not in model.graph.initializers:
+        value = ir.Value(name=name, const_value=ir.tensor(tensor.numpy(), name=name))
+        value.shape, value.dtype = ir.Shape(tensor.shape.numpy()), tensor.dtype
+        model.graph.register_initializer(value)
+    return model.graph.initializers[name]
 
 
 def _lengths(shape: ir.Shape | None) -> Lengths:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from model_export.affine import Affine
-from model_export.fold.absorb.matmul import bias_add
+from model_export.fold.absorb.matmul import product_of
 from model_export.fold.batchnorm import is_batchnorm
 from model_export.fold.ledger import Refused, Subject
 from model_export.fold.nodes import is_op, name_of
@@ -88,22 +88,13 @@ def _chain(node: ir.Node, scope: Scope) -> list[ir.Node]:
 
 
 def _is_arithmetic(node: ir.Node, scope: Scope) -> bool:
-    if not is_op(node, *SCALING, *SHIFTING) or _is_bias(node, scope):
+    if not is_op(node, *SCALING, *SHIFTING) or product_of(node, scope) is not None:
         return False
     try:
         read_pointwise(node, scope)
     except Refused:
         return False
     return True
-
-
-def _is_bias(node: ir.Node, scope: Scope) -> bool:
-    """Whether the node is the Add of a MatMul's bias, which belongs to that layer."""
-    producers = [value.producer() for value in node.inputs if value is not None]
-    return any(
-        producer is not None and is_op(producer, "MatMul") and bias_add(producer, scope) is node
-        for producer in producers
-    )
 
 
 def _only_reader(value: ir.Value, scope: Scope) -> ir.Node | None:

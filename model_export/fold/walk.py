@@ -62,17 +62,10 @@ def absorb_in_previous(value: ir.Value, affine: Affine, walk: Walk) -> Edit:
 def _layer_behind(node: ir.Node, affine: Affine, scope: Scope) -> Edit | None:
     if takes_behind(node):
         return absorb_behind(node, affine, scope)
-    product = _matmul_before(node, scope)
+    product = matmul.product_of(node, scope)
     if product is None:
         return None
     return absorb_behind(product, affine, scope).also(Edit(path=(node,)))
-
-
-def _matmul_before(add: ir.Node, scope: Scope) -> ir.Node | None:
-    """The MatMul whose bias this Add is."""
-    producers = [value.producer() for value in add.inputs if value is not None] if is_op(add, "Add") else []
-    product = next((node for node in producers if is_op(node, "MatMul") and node.graph is scope.graph), None)  # type: ignore[union-attr]
-    return product if product is not None and matmul.bias_add(product, scope) is add else None
 
 
 def _through(node: ir.Node, value: ir.Value, affine: Affine, walk: Walk) -> Edit:

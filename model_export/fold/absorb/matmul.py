@@ -16,19 +16,22 @@ from model_export.affine import Affine, Array
 from model_export.fold.constants import Exact
 from model_export.fold.edit import Edit
 from model_export.fold.ledger import Refused
-from model_export.fold.nodes import is_op, name_of
+from model_export.fold.nodes import int_of, is_op, name_of
 from model_export.fold.scope import Scope
+
+MAX_CASTS = 4
 
 
 @dataclass(frozen=True)
 class _Product:
-    """A MatMul: which input is the constant, and the Add of its bias where there is one."""
+    """A MatMul: which input is the constant, and the Add of its bias where there is one, with what lies `between`."""
 
     node: ir.Node
     side: int
     weight: Exact
     bias: Array | None
     add: ir.Node | None
+    between: tuple[ir.Value, ...]
 
     @property
     def axis(self) -> int:
@@ -70,14 +73,57 @@ def add_diagonal(node: ir.Node, affine: Affine, scope: Scope) -> Edit:
 
 
 def bias_add(node: ir.Node, scope: Scope) -> ir.Node | None:
-    """The Add behind a MatMul, if it is the only reader and adds a constant that does not lengthen the product."""
-    output = node.outputs[0]
-    readers = output.consumers()
-    if len(output.uses()) != 1 or output.is_graph_output() or not is_op(readers[0], "Add"):
+    """The Add behind a MatMul, if it is the only reader and adds a constant that does not lengthen the product.
+
+    In between may stand nodes that change nothing at all, such as Keras' casts from float32 to float32.
+    """
+    value = _last_same(node.outputs[0], scope)
+    reader = _only_reader(value, scope)
+    if reader is None or not is_op(reader, "Add") or scope.opset < 7:
         return None
-    if readers[0].graph is not scope.graph or scope.opset < 7:
+    return reader if _added(reader, value, node, scope) is not None else None
+
+
+def product_of(add: ir.Node, scope: Scope) -> ir.Node | None:
+    """The MatMul whose bias this Add is."""
+    for value in add.inputs if is_op(add, "Add") else ():
+        node = None if value is None else value.producer()
+        while node is not None and _changes_nothing(node, scope) and node.inputs[0] is not None:
+            node = node.inputs[0].producer()
+        if node is not None and is_op(node, "MatMul") and node.graph is scope.graph and bias_add(node, scope) is add:
+            return node
+    return None
+
+
+def _last_same(value: ir.Value, scope: Scope) -> ir.Value:
+    """The value at the end of a chain of nodes that change nothing."""
+    for _ in range(MAX_CASTS):
+        reader = _only_reader(value, scope)
+        if reader is None or not _changes_nothing(reader, scope):
+            break
+        value = reader.outputs[0]
+    return value
+
+
+def _only_reader(value: ir.Value, scope: Scope) -> ir.Node | None:
+    uses = list(value.uses())
+    if len(uses) != 1 or value.is_graph_output() or uses[0].node.graph is not scope.graph:
         return None
-    return readers[0] if _added(readers[0], node, scope) is not None else None
+    return uses[0].node
+
+
+def _changes_nothing(node: ir.Node, scope: Scope) -> bool:
+    if is_op(node, "Cast"):
+        return node.inputs[0] is not None and scope.shapes.dtype(node.inputs[0]) == int_of(node, "to", 0)
+    return is_op(node, "Identity")
+
+
+def nodes_before_bias(node: ir.Node, add: ir.Node, scope: Scope) -> list[ir.Value]:
+    """The product, and what is handed on unchanged up to the Add of its bias."""
+    values = [node.outputs[0]]
+    while (reader := _only_reader(values[-1], scope)) is not None and reader is not add:
+        values.append(reader.outputs[0])
+    return values
 
 
 def _read(node: ir.Node, scope: Scope) -> _Product:
@@ -88,19 +134,19 @@ def _read(node: ir.Node, scope: Scope) -> _Product:
     if len(weight.shape) < 2 or other is None or scope.rank(other) < 2:
         raise Refused(f"{name_of(node)} multiplies a vector", by=(name_of(node),))
     add = bias_add(node, scope)
-    bias = None if add is None else _added(add, node, scope)
-    return _Product(node, side, weight, bias, add)
+    last = _last_same(node.outputs[0], scope)
+    bias = None if add is None else _added(add, last, node, scope)
+    return _Product(node, side, weight, bias, add, () if add is None else tuple(nodes_before_bias(node, add, scope)))
 
 
-def _added(add: ir.Node, node: ir.Node, scope: Scope) -> Array | None:
-    """What the Add adds, where it is constant and one value for each output, or for all."""
-    product = node.outputs[0]
+def _added(add: ir.Node, product: ir.Value, node: ir.Node, scope: Scope) -> Array | None:
+    """What the Add adds to the product, where it is constant and one value for each output, or for all."""
     other = add.inputs[1] if add.inputs[0] is product else add.inputs[0]
     if not scope.constants.is_constant(other):
         return None
     try:
         added = scope.constants.array(other, "bias")
-        rank, num_outputs = scope.rank(product), _num_outputs(node, scope)
+        rank, num_outputs = scope.rank(node.outputs[0]), _num_outputs(node, scope)
     except Refused:
         return None
     axis = -1 if not scope.constants.is_constant(node.inputs[0]) else -2
@@ -156,8 +202,8 @@ def _edit(product: _Product, weight: Exact, bias: Array) -> Edit:
     trimmed = bias.reshape(_without_leading_ones(bias.shape))
     exact = Exact(lambda: trimmed, trimmed.shape, weight.dtype)
     if product.add is not None:
-        constants[product.add, 0 if product.add.inputs[1] is node.outputs[0] else 1] = exact
-        return Edit(constants=constants, layers=(node,), changed=(node.outputs[0],))
+        constants[product.add, 0 if product.add.inputs[1] is product.between[-1] else 1] = exact
+        return Edit(constants=constants, layers=(node,), changed=product.between)
     shifts = {node.outputs[0]: exact} if bias.any() else {}
     return Edit(constants=constants, shifts=shifts, layers=(node,))
 

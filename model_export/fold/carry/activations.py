@@ -49,12 +49,13 @@ def _dropout(node: ir.Node, affine: Affine, scope: Scope) -> Affine:
     return affine
 
 
-def _cast(node: ir.Node, *, forward: bool) -> None:
+def _cast(node: ir.Node, scope: Scope, *, forward: bool) -> None:
     """Only between floats; and what was normalised before it was narrowed must not be narrowed raw."""
-    source, target = node.inputs[0], ir.DataType(int_of(node, "to", 0))
-    if source is None or source.dtype not in FLOATS or target not in FLOATS:
+    value, target = node.inputs[0], ir.DataType(int_of(node, "to", 0))
+    source = None if value is None else scope.shapes.dtype(value)
+    if source is None or source not in FLOATS or target not in FLOATS:
         raise Refused(f"Cast ({name_of(node)}) is not proved to be between floating-point dtypes", by=(name_of(node),))
-    if forward and target.itemsize < source.dtype.itemsize:
+    if forward and target.itemsize < source.itemsize:
         raise Refused(
             f"Cast ({name_of(node)}) would round values to {target.name.lower()} before they are normalised",
             by=(name_of(node),),
@@ -72,7 +73,7 @@ def _same(node: ir.Node, affine: Affine, scope: Scope, *, forward: bool) -> Affi
     if node.op_type == "Dropout":
         return _dropout(node, affine, scope)
     if node.op_type == "Cast":
-        _cast(node, forward=forward)
+        _cast(node, scope, forward=forward)
     return affine
 
 
