@@ -164,15 +164,39 @@ def export(  # noqa: PLR0913, PLR0917
 
 
 @app.command()
-def fold(
-    source: Annotated[Path, typer.Argument(metavar="IN.onnx", help="any ONNX model with BatchNormalization nodes")],
-    target: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="where the folded model goes")],
-    report: Annotated[Path | None, typer.Option(help="write the ledger to this file, as JSON")] = None,
+def fold(  # noqa: PLR0913, PLR0917
+    source: Annotated[Path, typer.Argument(metavar="IN.onnx", help="any ONNX model with BatchNorms in it")],
+    target: Annotated[Path | None, typer.Argument(metavar="OUT.onnx", help="where the folded model goes")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="write the ledger, the comparison and the latency to this file, as JSON")
+    ] = None,
+    explain: Annotated[
+        str | None, typer.Option(help="tell the story of the BatchNorm of this name; without OUT.onnx, nothing else")
+    ] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="leave BatchNorms whose name fits this pattern (layer1.*); may be repeated")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="fold no BatchNorms but those that fit this pattern; may be repeated")
+    ] = None,
+    check_only: Annotated[bool, typer.Option("--check-only", help="fold and compare, write no model")] = False,
 ) -> None:
-    """Fold the BatchNorms of an ONNX model into the layers next to them; needs no torch."""
-    from model_export.commands.fold import run_fold
+    """Fold the BatchNorms of any ONNX model into the layers around them, each fold proved; needs no torch."""
+    from model_export.commands.fold import FoldRequest, run_fold
+    from model_export.fold.selection import Selection
 
-    run_fold(source, target, make_console(), report_path=report)
+    if target is None and not check_only and explain is None:
+        raise ExportError("OUT.onnx is missing: name the file for the folded model, or say --check-only")
+    if target is not None and check_only:
+        raise ExportError(f"--check-only writes no model: drop it, or drop {target}")
+    request = FoldRequest(
+        source=source,
+        target=target,
+        report_path=report,
+        explained=explain,
+        selection=Selection(keep=tuple(keep or ()), only=tuple(only or ())),
+    )
+    run_fold(request, make_console())
 
 
 @app.command()

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import onnx_ir as ir
 from torch import nn
 
 from model_export.checkpoint import Run, load_network, load_splits_of, read_checkpoint
@@ -25,6 +24,7 @@ from model_export.export import export_raw
 from model_export.fold import fold
 from model_export.fold.files import save_model
 from model_export.freeze import freeze
+from model_export.ir import ir
 from model_export.statistics import (
     FrozenStatistics,
     describe_statistics,

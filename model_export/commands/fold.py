@@ -1,50 +1,150 @@
-"""`fold IN.onnx OUT.onnx`: folds any ONNX model, and shows where each BatchNorm went."""
+"""`fold IN.onnx OUT.onnx`: folds any ONNX model, compares, and shows where each BatchNorm went."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from rich.console import Console
 
-from model_export.commands.present import show_ledger
+from model_export.commands.present_fold import show_explanation, show_fold
 from model_export.errors import FoldInvalid, first_line
-from model_export.fold import fold
-from model_export.fold.check import Comparison, compare
-from model_export.fold.files import load_model, save_model
+from model_export.fold import FoldedModel, fold
+from model_export.fold.check import Comparison, compare, record
+from model_export.fold.explain import explain
+from model_export.fold.files import drafted, load_model, move_into_place
+from model_export.fold.latency import Latency, measure_latency
+from model_export.fold.provenance import Provenance, sha256_of_file, sha256_of_ledger, stamp, summary_of
+from model_export.fold.selection import Selection
 from service.bundle import FoldReport
 
 
-def run_fold(source: Path, target: Path, console: Console, *, report_path: Path | None) -> None:
-    """Fold `source` into `target`, compared in ONNX Runtime before it is written.
+@dataclass(frozen=True, kw_only=True)
+class FoldRequest:
+    """What to fold, and what to tell of it. Without a target nothing is written."""
+
+    source: Path
+    target: Path | None = None
+    report_path: Path | None = None
+    explained: str | None = None
+    selection: Selection = Selection()  # noqa: RUF009 - a frozen value
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """The ledger, and what the comparison with the original and the clock say."""
+
+    report: FoldReport
+    comparison: Comparison
+    latency: Latency | None
+
+
+def run_fold(request: FoldRequest, console: Console) -> None:
+    """Fold, compare in ONNX Runtime, and only then write.
 
     Raises:
         FoldInvalid: a file can not be read or written, or the result is not the same function.
     """
-    if report_path is not None and report_path.resolve() == target.resolve():
-        raise FoldInvalid(f"the model and its report can not both be {target}: name two files")
-    model = load_model(source)
-    folded = fold(model)
-    comparison = compare(model, folded.model)
-    if report_path is not None:
-        _write_report(folded.report, report_path)
-    save_model(folded.model, target)
-    show_ledger(folded.report, console)
-    for line in (f"compared  {_describe(comparison)}", f"written   {target}"):
-        console.print(f"  {line}", soft_wrap=True, markup=False)
+    _check_places(request)
+    if request.target is None and request.explained is not None:
+        _explain_only(request, console)
+        return
+    result = _fold_and_compare(request, console)
+    if request.report_path is not None:
+        _write_report(result, request.report_path)
+    show_fold(result.report, result.comparison, result.latency, console)
+    where = f"written   {request.target}" if request.target else "written   nothing: this was a check only"
+    console.print(f"  {where}", soft_wrap=True, markup=False)
 
 
-def _describe(comparison: Comparison) -> str:
-    if comparison.relative_difference is None:
-        return f"not compared with the original: {comparison.not_compared}"
-    return (
-        f"largest difference {comparison.relative_difference:.1e} of the largest output, "
-        "on random instances in ONNX Runtime"
+def _check_places(request: FoldRequest) -> None:
+    places = [path for path in (request.source, request.target) if path is not None]
+    for path in places:
+        if request.report_path is not None and request.report_path.resolve() == path.resolve():
+            raise FoldInvalid(f"the model and its report can not both be {path}: name two files")
+
+
+def _fold_and_compare(request: FoldRequest, console: Console) -> FoldResult:
+    """The original is run first and let go, so that never two models are held by the runtime."""
+    model = load_model(request.source)
+    recording = record(request.source)
+    folded = fold(model, request.selection)
+    if request.explained is not None:
+        show_explanation(explain(model, folded.report, request.explained), console)
+    del model
+    with _placed(request, folded) as draft:
+        report = folded.report
+        del folded
+        comparison = compare(recording, draft)
+        latency = measure_latency(request.source, draft)
+        if request.target is not None:
+            _stamp(request.source, draft, report, comparison)
+            move_into_place(draft, request.target)
+    return FoldResult(report, comparison, latency)
+
+
+def _explain_only(request: FoldRequest, console: Console) -> None:
+    model = load_model(request.source)
+    folded = fold(model, request.selection)
+    show_explanation(explain(model, folded.report, str(request.explained)), console)
+
+
+@contextmanager
+def _placed(request: FoldRequest, folded: FoldedModel) -> Iterator[Path]:
+    """The folded model in a file that is not in its place yet; the original itself where nothing was folded."""
+    if request.target is None:
+        with (
+            tempfile.TemporaryDirectory(prefix="foldserve-") as folder,
+            drafted(folded.model, Path(folder) / "folded.onnx") as draft,
+        ):
+            yield draft
+        return
+    with drafted(folded.model, request.target) as draft:
+        if _nothing_was_folded(folded.report) and not draft.with_name(f"{draft.name}.data").exists():
+            shutil.copyfile(request.source, draft)
+        yield draft
+
+
+def _nothing_was_folded(report: FoldReport) -> bool:
+    return all(entry.outcome == "kept" for entry in report.entries)
+
+
+def _stamp(source: Path, draft: Path, report: FoldReport, comparison: Comparison) -> None:
+    """Note where the model comes from. What was not folded is the original still, byte for byte."""
+    if _nothing_was_folded(report):
+        return
+    found, floors = comparison.relative_difference, comparison.in_noise_floors
+    provenance = Provenance(
+        source_sha256=sha256_of_file(source),
+        statistics="as found",
+        ledger_sha256=sha256_of_ledger(report),
+        folded=summary_of(report),
+        largest_difference="not compared" if found is None else f"{found:.2e}",
+        noise_floors="not compared" if floors is None else f"{floors:.2f}",
     )
-
-
-def _write_report(report: FoldReport, path: Path) -> None:
     try:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+        stamp(draft, provenance)
+    except OSError as err:
+        raise FoldInvalid(f"{draft} can not be written: {first_line(err)}") from err
+
+
+def _write_report(result: FoldResult, path: Path) -> None:
+    account: dict[str, Any] = {
+        **msgspec.to_builtins(result.report),
+        "totals": {
+            outcome: sum(entry.outcome == outcome for entry in result.report.entries)
+            for outcome in ("folded", "merged", "kept")
+        },
+        "comparison": asdict(result.comparison),
+        "latency": None if result.latency is None else asdict(result.latency),
+    }
+    try:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(account), indent=1) + b"\n")
     except OSError as err:
         raise FoldInvalid(f"the report can not be written to {path}: {first_line(err)}") from err

@@ -38,11 +38,13 @@ def show_bundle(manifest: Manifest, console: Console) -> None:
 
 def show_ledger(report: FoldReport, console: Console) -> None:
     """Every BatchNorm: into which layer, in which direction, or why it stays."""
-    folded = sum(entry.outcome == "folded" for entry in report.entries)
-    console.print(f"[bold]Fold ledger[/]: {folded} of {len(report.entries)} BatchNorms folded")
+    counts = {word: sum(entry.outcome == word for entry in report.entries) for word in ("folded", "merged", "kept")}
+    rest = "".join(f", {counts[word]} {word}" for word in ("merged", "kept") if counts[word])
+    console.print(f"[bold]Fold ledger[/]: {counts['folded']} of {len(report.entries)} BatchNorms folded{rest}")
     table = Table("BatchNorm", "outcome", "where to, or why not")
+    table.columns[0].overflow = "fold"
     for entry in report.entries:
-        table.add_row(escape(entry.batchnorm), entry.outcome, escape(_where_to(entry)))
+        table.add_row(escape(entry.batchnorm), entry.outcome, escape(where_to(entry)))
     if report.entries:
         console.print(table)
     console.print(f"  nodes     {report.num_nodes_before} before, {report.num_nodes_after} after")
@@ -102,10 +104,13 @@ def _describe_tensor(spec: TensorSpec) -> str:
     return f"{spec.dtype} of shape {list(spec.shape)}"
 
 
-def _where_to(entry: LedgerEntry) -> str:
+def where_to(entry: LedgerEntry) -> str:
+    """What became of one BatchNorm, as a phrase."""
     if entry.outcome == "kept":
         return entry.reason
-    words = {"previous": "the layer before it", "next": "the layer behind it"}
+    if entry.outcome == "merged":
+        return f"into {', '.join(entry.into)}, which stays"
+    words = {"previous": "the layer before it", "next": "the layer behind it", "parallel": "the layer beside it"}
     through = f", through {', '.join(entry.path)}" if entry.path else ""
     return f"{entry.direction}: {', '.join(entry.into)}, {words.get(entry.direction, '')}{through}"
 

@@ -8,7 +8,6 @@ check    what can not be exported is refused, and what was exported is run again
 
 from __future__ import annotations
 
-import onnx_ir as ir
 import torch
 from torch import nn
 
@@ -17,6 +16,7 @@ from model_export.export.naming import name_nodes
 from model_export.export.tidy import tidy
 from model_export.export.trace import trace
 from model_export.inference_copy import inference_copy
+from model_export.ir import ir
 
 __all__ = ["export_raw"]
 

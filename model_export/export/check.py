@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from model_export.errors import NetworkInvalid, StatisticsInvalid
 from model_export.export.tidy import is_inference_dropout
+from model_export.ir import ir
 from model_export.statistics import applied_batchnorms, held_statistics, named_batchnorms
 from service.runtime import ort
 

@@ -10,8 +10,9 @@ import ast
 from collections import Counter
 from itertools import count
 
-import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+from model_export.ir import ir
 
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 LAYERS = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul"})

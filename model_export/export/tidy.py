@@ -16,9 +16,10 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from onnx_ir.passes.common import IdentityEliminationPass, ShapeInferencePass
 from onnxscript import optimizer
+
+from model_export.ir import ir
 
 UNLIMITED = sys.maxsize
 

@@ -8,12 +8,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 
-import onnx_ir as ir
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
 from model_export.errors import NetworkInvalid
+from model_export.ir import ir
 
 OPSET = 20
 

@@ -1,17 +1,15 @@
 """Removes BatchNorms from an ONNX model by folding them into the weights next to them; needs no torch.
 
-    subjects     what is to be folded            pointwise, batchnorm   the affine map that it is
-    walk         from there to the layers        carry, layout          what the map is on the other side of a node
-    absorb       the layers take it              parallel, merge        beside a layer; into a neighbour
-    edit         what will change, as a value    prove, evaluate        checked in float64 before it is applied
-    engine       decides, one at a time          ledger                 the account, which must balance
+subjects     what is to be folded            pointwise, batchnorm   the affine map that it is
+walk         from there to the layers        carry, layout          what the map is on the other side of a node
+absorb       the layers take it              parallel, merge        beside a layer; into a neighbour
+edit         what will change, as a value    prove, evaluate        checked in float64 before it is applied
+engine       decides, one at a time          ledger                 the account, which must balance
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import onnx_ir as ir
 
 from model_export.errors import FoldInvalid, first_line
 from model_export.fold.apply import Names
@@ -23,6 +21,7 @@ from model_export.fold.normalise import drop_overridable_inputs
 from model_export.fold.scope import scopes_of
 from model_export.fold.selection import Selection
 from model_export.fold.shapes import prove_shapes
+from model_export.ir import ir
 from service.bundle import FoldReport
 
 ALL = Selection()

@@ -10,12 +10,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
-import onnx_ir as ir
-
 from model_export.fold.constants import Exact
 from model_export.fold.edit import Edit
 from model_export.fold.nodes import input_of, name_of
 from model_export.fold.scope import Scope
+from model_export.ir import ir
 
 
 class Names:
@@ -82,9 +81,7 @@ def _new_constant(scope: Scope, exact: Exact, name: str) -> ir.Value:
         value = node.outputs[0]
         value.name = name
     else:
-        value = ir.Value(
-            name=name, shape=ir.Shape(exact.shape), type=ir.TensorType(exact.dtype), const_value=tensor
-        )
+        value = ir.Value(name=name, shape=ir.Shape(exact.shape), type=ir.TensorType(exact.dtype), const_value=tensor)
         scope.graph.register_initializer(value)
     scope.constants.exact[value] = exact
     return value

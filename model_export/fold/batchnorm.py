@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir as ir
 
 from model_export.affine import Affine, Array, affine_of_batchnorm
 from model_export.fold.ledger import Refused
 from model_export.fold.nodes import float_of, has_other_outputs, input_of, int_of, is_op
 from model_export.fold.scope import Scope
+from model_export.ir import ir
 
 PARAMETERS = ("scale", "offset", "mean", "variance")
 

@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from model_export.errors import FoldInvalid, first_line
 from model_export.fold.files import load_model, save_model
+from model_export.ir import ir
 from service.device import CPU_PROVIDER
 from service.runtime import ort
 

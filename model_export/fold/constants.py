@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir as ir
 
 from model_export.affine import Array
 from model_export.fold.ledger import Refused
 from model_export.fold.nodes import FLOATS, input_of, is_op, name_of
 from model_export.fold.reference import evaluate_by_reference
+from model_export.ir import ir
 
 RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 
 from model_export.errors import FoldInvalid, first_line
 from model_export.fold.check import (
@@ -33,6 +32,7 @@ from model_export.fold.check import (
     run,
 )
 from model_export.fold.files import load_model
+from model_export.ir import ir
 from service.runtime import ort
 
 SLICE = 24  # tensors that are looked at in one run: all of a large model's would not fit into memory

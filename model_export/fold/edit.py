@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import onnx_ir as ir
-
 from model_export.fold.constants import Exact
 from model_export.fold.ledger import Refused
 from model_export.fold.nodes import name_of
+from model_export.ir import ir
 
 Slot = tuple[ir.Node, int]
 
@@ -45,13 +44,13 @@ class Edit:
         Raises:
             Refused: they change the same thing, as where a value reaches a layer by two ways.
         """
-        for mine, yours in (
-            (self.constants, other.constants),
-            (self.shifts, other.shifts),
-            (self.bypassed, other.bypassed),
-        ):
-            for twice in set(mine) & set(yours):
-                raise Refused(f"{_name(twice)} is reached by two ways")
+        twice = [
+            *(name_of(node) for node, _ in self.constants.keys() & other.constants.keys()),
+            *(str(value.name) for value in self.shifts.keys() & other.shifts.keys()),
+            *(name_of(node) for node in self.bypassed.keys() & other.bypassed.keys()),
+        ]
+        if twice:
+            raise Refused(f"{twice[0]} is reached by two ways")
         return Edit(
             constants={**self.constants, **other.constants},
             dropped={**self.dropped, **other.dropped},
@@ -75,9 +74,3 @@ class Edit:
             *(node for node in makers if node is not None),
         )
         return tuple(dict.fromkeys(touched))
-
-
-def _name(what: Slot | ir.Value | ir.Node) -> str:
-    if isinstance(what, ir.Value):
-        return str(what.name)
-    return name_of(what if isinstance(what, ir.Node) else what[0])

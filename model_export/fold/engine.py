@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import onnx_ir as ir
-
 from model_export.affine import Affine
 from model_export.fold.apply import Names, apply_edit
 from model_export.fold.batchnorm import is_batchnorm
@@ -27,6 +25,7 @@ from model_export.fold.scope import Scope
 from model_export.fold.selection import Selection
 from model_export.fold.subjects import Candidate, find_candidates
 from model_export.fold.walk import Walk, absorb_in_next, absorb_in_previous
+from model_export.ir import ir
 
 Rule = Callable[[Candidate, Affine, Scope], Edit]
 
@@ -67,7 +66,8 @@ class Engine:
             self._decide(candidate)
         if any(isinstance(self.decisions[c], Fold) for c in refused):
             return True
-        return any([self._merge(candidate) for candidate in refused])
+        merged = [self._merge(candidate) for candidate in refused]
+        return any(merged)
 
     def _decide(self, candidate: Candidate) -> None:
         if isinstance(self.decisions.get(candidate), Fold):
@@ -93,8 +93,8 @@ class Engine:
                 edit = rule(candidate, affine, self._scope)
                 error = prove(edit, self._scope)
             except Refused as refused:
-                reasons.append(f"{direction}: {refused}")
-                blamed += refused.by
+                reasons += [f"{direction}: {refused}"] if str(refused) else []
+                blamed += [name for name in refused.by if name != candidate.subject.name]
             else:
                 return self._fold(candidate, edit, direction, error)
         return Refusal(candidate.subject, "; ".join(reasons), tuple(dict.fromkeys(blamed)))

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.lib.stride_tricks import sliding_window_view
 
 from model_export.fold.edit import Edit
 from model_export.fold.nodes import FLOATS, float_of, input_of, int_of, ints_of, is_op, string_of
 from model_export.fold.reference import evaluate_by_reference
 from model_export.fold.scope import Scope
+from model_export.ir import ir
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Inputs = list[Array | None]
@@ -137,9 +137,7 @@ def _gemm(node: ir.Node, inputs: Inputs, edit: Edit) -> Array:
 
 def _batchnorm(node: ir.Node, inputs: Inputs) -> Array:
     x = _present(inputs, 0)
-    scale, offset, mean, var = (
-        _present(inputs, k).reshape(1, -1, *(1,) * (x.ndim - 2)) for k in (1, 2, 3, 4)
-    )
+    scale, offset, mean, var = (_present(inputs, k).reshape(1, -1, *(1,) * (x.ndim - 2)) for k in (1, 2, 3, 4))
     return (x - mean) / np.sqrt(var + float_of(node, "epsilon", 1e-5)) * scale + offset
 
 
@@ -151,9 +149,9 @@ def _convolution(node: ir.Node, inputs: Inputs) -> Array:
     padded = np.pad(x, [(0, 0), (0, 0), *_pads(node, x.shape[2:], kernel, strides, dilations)])
     spatial_axes = tuple(range(2, x.ndim))
     extent = tuple(step * (size - 1) + 1 for size, step in zip(kernel, dilations, strict=True))
-    windows = sliding_window_view(padded, extent, axis=spatial_axes)  # type: ignore[call-overload]
-    windows = windows[(slice(None), slice(None), *(slice(None, None, s) for s in strides))]
-    windows = windows[(..., *(slice(None, None, step) for step in dilations))]
+    windows = sliding_window_view(padded, extent, axis=spatial_axes)
+    steps: tuple[slice, ...] = tuple(slice(None, None, step) for step in (1, 1, *strides, *dilations))
+    windows = windows[steps]
     return _with_bias(_summed_under_taps(windows, weight, groups), inputs)
 
 
@@ -179,7 +177,8 @@ def _pads(
     if auto_pad in {"SAME_UPPER", "SAME_LOWER"}:
         extents = [step * (size - 1) + 1 for size, step in zip(kernel, steps, strict=True)]
         totals = [
-            max((math.ceil(n / s) - 1) * s + extent - n, 0) for n, s, extent in zip(sizes, strides, extents, strict=True)
+            max((math.ceil(n / s) - 1) * s + extent - n, 0)
+            for n, s, extent in zip(sizes, strides, extents, strict=True)
         ]
         halves = [total // 2 if auto_pad == "SAME_UPPER" else (total + 1) // 2 for total in totals]
         return [(half, total - half) for half, total in zip(halves, totals, strict=True)]
@@ -198,9 +197,7 @@ def _transposed_convolution(node: ir.Node, inputs: Inputs) -> Array:
     x, weight = _present(inputs, 0), _present(inputs, 1)
     kernel, groups = weight.shape[2:], int_of(node, "group", 1)
     strides, dilations = _steps(node, "strides", kernel), _steps(node, "dilations", kernel)
-    sizes = [
-        (n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip(x.shape[2:], strides, dilations, kernel, strict=True)
-    ]
+    sizes = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip(x.shape[2:], strides, dilations, kernel, strict=True)]
     num_outputs = weight.shape[1] * groups
     y = np.zeros((x.shape[0], num_outputs, *sizes))
     parts = x.reshape(x.shape[0], groups, x.shape[1] // groups, -1)
@@ -223,7 +220,7 @@ def _recurrent(node: ir.Node, inputs: Inputs) -> Array:  # noqa: ARG001
 
 def _leaky(node: ir.Node, inputs: Inputs) -> Array:
     x = _present(inputs, 0)
-    return np.where(x < 0, float_of(node, "alpha", 0.01) * x, x)
+    return np.asarray(np.where(x < 0, float_of(node, "alpha", 0.01) * x, x))
 
 
 def _gather(node: ir.Node, inputs: Inputs) -> Array:
@@ -235,7 +232,7 @@ def _concat(node: ir.Node, inputs: Inputs) -> Array:
 
 
 def _two(operator: Callable[[Array, Array], Array]) -> Callable[[ir.Node, Inputs], Array]:
-    return lambda node, inputs: operator(_present(inputs, 0), _present(inputs, 1))  # noqa: ARG005
+    return lambda node, inputs: np.asarray(operator(_present(inputs, 0), _present(inputs, 1)))  # noqa: ARG005
 
 
 def _first(node: ir.Node, inputs: Inputs) -> Array:  # noqa: ARG001
@@ -249,7 +246,7 @@ def _transpose(node: ir.Node, inputs: Inputs) -> Array:
 
 def _mean_over_space(node: ir.Node, inputs: Inputs) -> Array:  # noqa: ARG001
     x = _present(inputs, 0)
-    return x.mean(axis=tuple(range(2, x.ndim)), keepdims=True)
+    return np.asarray(x.mean(axis=tuple(range(2, x.ndim)), keepdims=True))
 
 
 RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")

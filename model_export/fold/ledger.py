@@ -56,7 +56,7 @@ class Refusal:
 
 
 class Refused(Exception):
-    """A rule does not allow a fold; the message is the reason, `by` the nodes to blame. It never leaves this package."""
+    """A rule does not allow a fold: why, and which nodes are to blame. It never leaves this package."""
 
     def __init__(self, reason: str, *, by: tuple[str, ...] = ()) -> None:
         super().__init__(reason)

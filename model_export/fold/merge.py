@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir as ir
 
 from model_export.affine import Affine, Array
 from model_export.fold.absorb.channels import along_channels
@@ -22,6 +21,7 @@ from model_export.fold.ledger import Refused
 from model_export.fold.nodes import name_of
 from model_export.fold.pointwise import batchnorm_affine, read_pointwise
 from model_export.fold.scope import Scope
+from model_export.ir import ir
 
 
 @dataclass(frozen=True)

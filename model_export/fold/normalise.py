@@ -7,7 +7,7 @@ leave the inputs, and the model becomes one of IR version 4. From version 4 on, 
 
 from __future__ import annotations
 
-import onnx_ir as ir
+from model_export.ir import ir
 
 FIRST_WITH_OWN_INITIALIZERS = 4
 

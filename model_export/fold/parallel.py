@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
-from model_export.affine import Affine, Array
+from model_export.affine import Affine, Array, Linear
 from model_export.fold.absorb import gemm, matmul
 from model_export.fold.absorb.channels import along_channels
 from model_export.fold.absorb.convolution import edit_convolution, read_weight
 from model_export.fold.constants import Exact
 from model_export.fold.edit import Edit
 from model_export.fold.ledger import Refused
-from model_export.fold.nodes import input_of, int_of, ints_of, is_op, name_of, string_of
+from model_export.fold.nodes import int_of, ints_of, is_op, name_of, string_of
 from model_export.fold.scope import Scope
+from model_export.ir import ir
 
 MAX_TERMS = 16
 
@@ -81,7 +82,7 @@ def _terms(value: ir.Value, scope: Scope) -> tuple[Term, list[Term]]:
     while (add := _only_add_that_reads(whole, scope)) is not None:
         whole = add.outputs[0]
     if whole is value:
-        raise Refused(f"{value.name} is not added to anything")
+        raise Refused("")  # it is not added to anything: no reason that would help anybody
     terms = list(_flatten(whole, (), scope))[:MAX_TERMS]
     mine = [term for term in terms if term.value is value]
     if len(mine) != 1:
@@ -153,11 +154,11 @@ def _beside_gemm(node: ir.Node, affine: Affine, scope: Scope) -> Edit:
     return gemm.edit_gemm(node, scope, lambda linear: _plus_diagonal(linear, affine, node))
 
 
-def _plus_diagonal(linear: gemm.Linear, affine: Affine, node: ir.Node) -> gemm.Linear:
+def _plus_diagonal(linear: Linear, affine: Affine, node: ir.Node) -> Linear:
     if linear.num_inputs != linear.num_outputs:
         raise Refused(f"{name_of(node)} has other outputs than inputs")
     channels = along_channels(affine, axis=1, num_channels=linear.num_outputs, node=node)
-    return gemm.Linear(linear.weight + np.diag(channels.scale), linear.bias + channels.shift)
+    return Linear(linear.weight + np.diag(channels.scale), linear.bias + channels.shift)
 
 
 def _beside_matmul(node: ir.Node, affine: Affine, scope: Scope) -> Edit:
@@ -172,10 +173,11 @@ def _beside_convolution(node: ir.Node, affine: Affine, scope: Scope) -> Edit:
     tap = _tap_of_the_same_place(node, weight)
     channels = along_channels(affine, axis=1, num_channels=num_outputs, node=node)
     rows = np.arange(num_outputs)
+    places: tuple[Any, ...] = (rows, rows % per_group, *tap)
 
     def with_identity() -> Array:
         values = weight.compute().copy()
-        values[(rows, rows % per_group, *tap)] += channels.scale
+        values[places] += channels.scale
         return values
 
     bias = gemm.read_bias(node, num_outputs, scope) + channels.shift
@@ -216,10 +218,11 @@ def _merged(small: ir.Node, large: ir.Node, scope: Scope) -> Edit:
     if groups[0] != groups[1] or weights[0].shape[:2] != weights[1].shape[:2] or strides[0] != strides[1]:
         raise Refused(f"{name_of(small)} and {name_of(large)} differ in more than their kernels")
     taps = np.ix_(*_taps_over(_reach(small, weights[0]), _reach(large, weights[1]), large))
+    places: tuple[Any, ...] = (slice(None), slice(None), *taps)
 
     def summed() -> Array:
         values = weights[1].compute().copy()
-        values[(slice(None), slice(None), *taps)] += weights[0].compute()
+        values[places] += weights[0].compute()
         return values
 
     bias = sum(gemm.read_bias(node, weights[1].shape[0], scope) for node in (small, large))
@@ -243,5 +246,3 @@ def _taps_over(
 
 
 BESIDE = {"Conv": _beside_convolution, "Gemm": _beside_gemm, "MatMul": _beside_matmul}
-
-__all__ = ["absorb_in_parallel", "input_of", "merge_convolutions"]

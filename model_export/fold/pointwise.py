@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir as ir
 
 from model_export.affine import Affine, Array
 from model_export.fold.batchnorm import is_batchnorm, read_batchnorm
 from model_export.fold.ledger import Refused
 from model_export.fold.nodes import is_op, name_of
 from model_export.fold.scope import Scope
+from model_export.ir import ir
 
 SCALING = ("Mul", "Div")
 SHIFTING = ("Add", "Sub")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
+
+from model_export.ir import ir
 
 
 def evaluate_by_reference(

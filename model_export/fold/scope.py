@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import onnx_ir as ir
-
 from model_export.fold.constants import Constants
 from model_export.fold.ledger import Refused
 from model_export.fold.nodes import name_of, names_of, sees_only_the_shape
 from model_export.fold.shapes import Shapes
+from model_export.ir import ir
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import onnx_ir as ir
-
 from model_export.fold.constants import Constants
 from model_export.fold.nodes import FLOATS, input_of, is_op
+from model_export.ir import ir
 
 Length = int | str | None  # a number, a name that stands for the same number wherever it is used, or not known
 Lengths = tuple[Length, ...]

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import onnx_ir as ir
-
 from model_export.affine import Affine
 from model_export.fold.absorb.matmul import product_of
 from model_export.fold.batchnorm import is_batchnorm
@@ -17,6 +15,7 @@ from model_export.fold.ledger import Refused, Subject
 from model_export.fold.nodes import is_op, name_of
 from model_export.fold.pointwise import SCALING, SHIFTING, batchnorm_affine, read_pointwise
 from model_export.fold.scope import Scope
+from model_export.ir import ir
 
 NORMALISATIONS = (
     "GroupNormalization",

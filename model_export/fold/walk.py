@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir as ir
 
 from model_export.affine import Affine
 from model_export.fold.absorb import absorb_before, absorb_behind, matmul, takes_before, takes_behind
@@ -18,9 +17,10 @@ from model_export.fold.carry import carry_backward, carry_forward
 from model_export.fold.constants import Exact
 from model_export.fold.edit import Edit
 from model_export.fold.ledger import Refused
-from model_export.fold.nodes import is_op, name_of
+from model_export.fold.nodes import name_of
 from model_export.fold.pointwise import read_pointwise
 from model_export.fold.scope import Scope
+from model_export.ir import ir
 
 MAX_STEPS = 150
 

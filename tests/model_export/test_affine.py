@@ -74,10 +74,20 @@ def test_a_frozen_batchnorm_is_its_scale_and_shift(seed: int, channels: int, eps
     assert np.allclose(affine.scale * x + affine.shift, expected, rtol=ROUNDING, atol=1e-10)
 
 
-def test_repeating_keeps_each_channels_values_together() -> None:
-    repeated = Affine(np.array([1.0, 2.0]), np.array([3.0, 4.0])).repeat(3)
-    assert repeated.scale.tolist() == [1.0, 1.0, 1.0, 2.0, 2.0, 2.0]
-    assert repeated.shift.tolist() == [3.0, 3.0, 3.0, 4.0, 4.0, 4.0]
+@given(seed=seeds, channels=sizes)
+def test_two_maps_in_a_row_are_one(seed: int, channels: int) -> None:
+    rng = np.random.default_rng(seed)
+    inner, outer, x = _affine(rng, channels), _affine(rng, channels), rng.normal(size=channels)
+    both = inner.then(outer)
+    expected = outer.scale * (inner.scale * x + inner.shift) + outer.shift
+    assert np.allclose(both.scale * x + both.shift, expected, rtol=ROUNDING, atol=1e-10)
+
+
+def test_a_map_that_is_the_same_along_an_axis_is_written_short_there() -> None:
+    same_along_the_last = np.repeat([[1.0], [2.0]], 3, axis=1)
+    short = Affine(same_along_the_last, np.zeros((2, 3))).compressed()
+    assert (short.scale.shape, short.shift.shape) == ((2, 1), (1, 1))
+    assert not short.varies_along(1)
 
 
 def test_the_callers_arrays_are_not_written_into() -> None:

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import onnx_ir as ir
-
 from model_export.affine import Affine
 from model_export.fold.absorb import convolution, embedding, gemm, matmul, recurrent, transposed
 from model_export.fold.edit import Edit
 from model_export.fold.nodes import is_op
 from model_export.fold.scope import Scope
+from model_export.ir import ir
 
 Behind = Callable[[ir.Node, Affine, Scope], Edit]
 Before = Callable[[ir.Node, int, Affine, Scope], Edit]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 
 from model_export.affine import Affine
 from model_export.fold.ledger import Refused
 from model_export.fold.nodes import name_of
+from model_export.ir import ir
 
 
 def along_channels(affine: Affine, *, axis: int, num_channels: int, node: ir.Node) -> Affine:
@@ -27,6 +27,4 @@ def along_channels(affine: Affine, *, axis: int, num_channels: int, node: ir.Nod
 def refuse_reading_elsewhere(node: ir.Node, index: int) -> None:
     """Refuse a value that the layer reads as its weight, its bias or a state."""
     if index != 0:
-        raise Refused(
-            f"{name_of(node)} does not read it as its input with the channels on axis 1", by=(name_of(node),)
-        )
+        raise Refused(f"{name_of(node)} does not read it as its input with the channels on axis 1", by=(name_of(node),))

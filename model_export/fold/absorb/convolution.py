@@ -5,8 +5,6 @@ A padded zero is not shifted, so that with padding only a map without a shift go
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
 from model_export import affine as algebra
 from model_export.affine import Affine, Array, Linear
 from model_export.fold.absorb.channels import along_channels, refuse_reading_elsewhere
@@ -16,6 +14,7 @@ from model_export.fold.edit import Edit
 from model_export.fold.ledger import Refused
 from model_export.fold.nodes import input_of, int_of, is_padded, name_of
 from model_export.fold.scope import Scope
+from model_export.ir import ir
 
 
 def absorb_behind(node: ir.Node, affine: Affine, scope: Scope) -> Edit:

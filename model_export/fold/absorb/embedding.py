@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
 from model_export.affine import Affine, Array
 from model_export.fold.constants import Exact
 from model_export.fold.edit import Edit
 from model_export.fold.ledger import Refused
 from model_export.fold.nodes import int_of, name_of
 from model_export.fold.scope import Scope
+from model_export.ir import ir
 
 
 def absorb_behind(node: ir.Node, affine: Affine, scope: Scope) -> Edit:

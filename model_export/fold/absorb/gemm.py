@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 
 from model_export import affine as algebra
 from model_export.affine import Affine, Array, Linear
@@ -13,6 +12,7 @@ from model_export.fold.edit import Edit
 from model_export.fold.ledger import Refused
 from model_export.fold.nodes import float_of, input_of, int_of, name_of
 from model_export.fold.scope import Scope
+from model_export.ir import ir
 
 
 def absorb_behind(node: ir.Node, affine: Affine, scope: Scope) -> Edit:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir as ir
 
 from model_export.affine import Affine, Array
 from model_export.fold.constants import Exact
@@ -18,6 +17,7 @@ from model_export.fold.edit import Edit
 from model_export.fold.ledger import Refused
 from model_export.fold.nodes import int_of, is_op, name_of
 from model_export.fold.scope import Scope
+from model_export.ir import ir
 
 MAX_CASTS = 4
 

@@ -7,7 +7,6 @@ in every gate, also in a GRU's with linear_before_reset. The states are not touc
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 
 from model_export.affine import Affine
 from model_export.fold.absorb.channels import along_channels, refuse_reading_elsewhere
@@ -15,6 +14,7 @@ from model_export.fold.constants import Exact
 from model_export.fold.edit import Edit
 from model_export.fold.nodes import input_of, name_of
 from model_export.fold.scope import Scope
+from model_export.ir import ir
 
 
 def absorb_before(node: ir.Node, index: int, affine: Affine, scope: Scope) -> Edit:

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import onnx_ir as ir
-
 from model_export.affine import Affine
 from model_export.fold.carry import activations, arithmetic, joining, pooling, rearranging
 from model_export.fold.ledger import Refused
 from model_export.fold.nodes import is_op, name_of
 from model_export.fold.scope import Scope
+from model_export.ir import ir
 
 Forward = Callable[[ir.Node, int, Affine, Scope], dict[int, Affine]]
 Backward = Callable[[ir.Node, int, Affine, Scope], list[dict[int, Affine]]]

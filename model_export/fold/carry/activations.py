@@ -1,16 +1,15 @@
 """Functions of one element: those that hand it on, and those that keep a positive factor.
 
-    relu(s·x) = s·relu(x)    for s ≥ 0, and likewise LeakyRelu, PRelu, Abs; a shift they do not keep.
+relu(s·x) = s·relu(x)    for s ≥ 0, and likewise LeakyRelu, PRelu, Abs; a shift they do not keep.
 """
 
 from __future__ import annotations
-
-import onnx_ir as ir
 
 from model_export.affine import Affine
 from model_export.fold.ledger import Refused
 from model_export.fold.nodes import FLOATS, has_other_outputs, input_of, int_of, name_of
 from model_export.fold.scope import Scope
+from model_export.ir import ir
 
 
 def refuse_shift(node: ir.Node, affine: Affine) -> None:

@@ -8,13 +8,12 @@ Where a term is shorter than the sum along an axis, it is repeated there: then t
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
 from model_export.affine import Affine
 from model_export.fold.carry.activations import refuse_shift
 from model_export.fold.ledger import Refused
 from model_export.fold.nodes import name_of
 from model_export.fold.scope import Scope
+from model_export.ir import ir
 
 
 def fits(affine: Affine, value: ir.Value | None, scope: Scope) -> Affine:
@@ -72,7 +71,7 @@ def _product_forward(node: ir.Node, index: int, affine: Affine, scope: Scope) ->
     return {0: affine.map(lambda values: values.reshape((1,) * (rank - values.ndim) + values.shape))}
 
 
-def _sum_forward(node: ir.Node, index: int, affine: Affine, scope: Scope) -> dict[int, Affine]:
+def _sum_forward(node: ir.Node, index: int, affine: Affine, scope: Scope) -> dict[int, Affine]:  # noqa: ARG001
     raise Refused(
         f"{node.op_type} ({name_of(node)}) adds something else to it, which would be scaled too", by=(name_of(node),)
     )

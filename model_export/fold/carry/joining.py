@@ -6,12 +6,12 @@ Where only a part carries the map, the others carry the identity beside it: the 
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 
 from model_export.affine import Affine, Array
 from model_export.fold.ledger import Refused
 from model_export.fold.nodes import input_of, int_of, ints_of, is_read, name_of
 from model_export.fold.scope import Scope
+from model_export.ir import ir
 
 
 def _length(value: ir.Value | None, axis: int, scope: Scope) -> int:

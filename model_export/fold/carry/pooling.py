@@ -1,20 +1,20 @@
 """Averages and maxima over space.
 
-    average     linear: keeps the scale, and the shift too wherever no padded zero is counted
-    maximum     keeps a scale that is not negative, and any shift, for what is padded never wins
-    sum         keeps the scale
+average     linear: keeps the scale, and the shift too wherever no padded zero is counted
+maximum     keeps a scale that is not negative, and any shift, for what is padded never wins
+sum         keeps the scale
 """
 
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 
 from model_export.affine import Affine
 from model_export.fold.carry.activations import refuse_negative_scale, refuse_other_outputs, refuse_shift
 from model_export.fold.ledger import Refused
 from model_export.fold.nodes import input_of, int_of, ints_of, is_padded, name_of
 from model_export.fold.scope import Scope
+from model_export.ir import ir
 
 LINEAR = ("AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum")
 MAXIMA = ("MaxPool", "GlobalMaxPool", "ReduceMax")

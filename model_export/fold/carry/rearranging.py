@@ -6,7 +6,6 @@ Transpose, Reshape, Flatten, Squeeze, Unsqueeze, Expand, Pad, Resize, Upsample, 
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 
 from model_export.affine import Affine, Array
 from model_export.fold.layout import reshape_affine
@@ -14,6 +13,7 @@ from model_export.fold.ledger import Refused
 from model_export.fold.nodes import float_of, input_of, int_of, ints_of, name_of, string_of
 from model_export.fold.scope import Scope
 from model_export.fold.shapes import Lengths
+from model_export.ir import ir
 
 RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
