@@ -35,7 +35,7 @@ def dynamo(network: nn.Module, example: torch.Tensor) -> ir.Model:
 
 
 def torchscript(network: nn.Module, example: torch.Tensor, *, constant_folding: bool) -> ir.Model:
-    """`torch.onnx.export` as it was for years. Told that it exports for inference, it would fold BatchNorms itself."""
+    """`torch.onnx.export` as it was for years. In `TrainingMode.EVAL` it would fold BatchNorms with its constants."""
     file = io.BytesIO()
     with _quiet():
         torch.onnx.export(
