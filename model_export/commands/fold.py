@@ -18,10 +18,11 @@ from model_export.errors import FoldInvalid, first_line
 from model_export.fold import FoldedModel, fold
 from model_export.fold.check import Comparison, compare, record
 from model_export.fold.explain import explain
-from model_export.fold.files import drafted, load_model, move_into_place
+from model_export.fold.files import check_readable, drafted, load_model, move_into_place
 from model_export.fold.latency import Latency, measure_latency
 from model_export.fold.provenance import Provenance, sha256_of_file, sha256_of_ledger, stamp, summary_of
 from model_export.fold.selection import Selection
+from model_export.memory import keep_large_memory_apart, release_memory
 from service.bundle import FoldReport
 
 
@@ -72,8 +73,11 @@ def _check_places(request: FoldRequest) -> None:
 
 def _fold_and_compare(request: FoldRequest, console: Console) -> FoldResult:
     """The original is run first and let go, so that never two models are held by the runtime."""
-    model = load_model(request.source)
+    check_readable(request.source)
+    keep_large_memory_apart()
     recording = record(request.source)
+    release_memory()
+    model = load_model(request.source)
     folded = fold(model, request.selection)
     if request.explained is not None:
         show_explanation(explain(model, folded.report, request.explained), console)
@@ -81,8 +85,10 @@ def _fold_and_compare(request: FoldRequest, console: Console) -> FoldResult:
     with _placed(request, folded) as draft:
         report = folded.report
         del folded
+        release_memory()
         comparison = compare(recording, draft)
-        latency = measure_latency(request.source, draft)
+        release_memory()
+        latency = measure_latency(recording, comparison, draft)
         if request.target is not None:
             _stamp(request.source, draft, report, comparison)
             move_into_place(draft, request.target)
@@ -103,10 +109,13 @@ def _placed(request: FoldRequest, folded: FoldedModel) -> Iterator[Path]:
             tempfile.TemporaryDirectory(prefix="foldserve-") as folder,
             drafted(folded.model, Path(folder) / "folded.onnx") as draft,
         ):
+            del folded
             yield draft
         return
+    is_the_original = _nothing_was_folded(folded.report)
     with drafted(folded.model, request.target) as draft:
-        if _nothing_was_folded(folded.report) and not draft.with_name(f"{draft.name}.data").exists():
+        del folded
+        if is_the_original and not draft.with_name(f"{draft.name}.data").exists():
             shutil.copyfile(request.source, draft)
         yield draft
 

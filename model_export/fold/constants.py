@@ -34,6 +34,11 @@ class Exact:
     shape: tuple[int, ...]
     dtype: ir.DataType
 
+    def computed(self) -> Exact:
+        """The same constant, computed once and held."""
+        values = self.compute()
+        return Exact(lambda: values, self.shape, self.dtype)
+
     def rounded(self) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
         """The elements in the model's dtype. A value beyond its range becomes infinite."""
         with np.errstate(over="ignore"):

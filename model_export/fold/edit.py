@@ -7,7 +7,7 @@ layers share is copied by construction.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from model_export.fold.constants import Exact
 from model_export.fold.ledger import Refused
@@ -60,6 +60,11 @@ class Edit:
             layers=(*self.layers, *other.layers),
             path=(*self.path, *other.path),
         )
+
+    def computed(self) -> Edit:
+        """The same edit with all constants computed, for somebody who needs them more than once."""
+        constants = {slot: exact.computed() for slot, exact in self.constants.items()}
+        return replace(self, constants=constants, shifts={v: exact.computed() for v, exact in self.shifts.items()})
 
     @property
     def nodes(self) -> tuple[ir.Node, ...]:

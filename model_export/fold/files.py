@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from model_export.errors import FoldInvalid, first_line
+from model_export.fold.streaming import write_model
 from model_export.ir import ir
 
 PROTOBUF_LIMIT = 2**31 - 2**20  # protobuf stops at 2 GiB; beyond it, weights go to a file beside the model
@@ -23,8 +24,7 @@ def load_model(path: Path) -> ir.Model:
     Raises:
         FoldInvalid: it is not there, not an ONNX model, or its external data are missing.
     """
-    if not path.is_file():
-        raise FoldInvalid(f"{path}: there is no such file")
+    check_readable(path)
     try:
         model = ir.load(path)
     except Exception as err:
@@ -34,6 +34,16 @@ def load_model(path: Path) -> ir.Model:
     for tensor in _external(model):
         _refuse_missing_data(path, tensor)
     return model
+
+
+def check_readable(path: Path) -> None:
+    """Refuse a file that is not there.
+
+    Raises:
+        FoldInvalid: there is no such file.
+    """
+    if not path.is_file():
+        raise FoldInvalid(f"{path}: there is no such file")
 
 
 def save_model(model: ir.Model, path: Path) -> None:
@@ -63,9 +73,13 @@ def drafted(model: ir.Model, path: Path) -> Iterator[Path]:
     with folder as name:
         draft = Path(name) / path.name
         try:
-            ir.save(model, draft, external_data=_data_name(path) if _needs_data_file(model) else None)
+            if _needs_data_file(model):
+                ir.save(model, draft, external_data=_data_name(path))
+            else:
+                write_model(model, draft)
         except OSError as err:
             raise FoldInvalid(f"{path} can not be written: {first_line(err)}") from err
+        del model  # what looks at the draft needs the memory
         yield draft
 
 

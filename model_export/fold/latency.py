@@ -14,14 +14,14 @@ from time import perf_counter
 
 import onnx
 
-from model_export.fold.check import find_feeds, serving_options
+from model_export.fold.check import Comparison, Recording, find_one_feed, serving_options
+from model_export.memory import release_memory
 from service.device import CPU_PROVIDER
 from service.runtime import ort
 
 SMALL_BYTES = 32 * 2**20  # two models of this size are held at once; of larger ones, one after the other
 NUM_BLOCKS = 5  # small models take turns, so that both meet the same neighbours and the same clock frequency
 BLOCK_SECONDS = 0.03
-LARGE_SECONDS = 0.4
 MIN_RUNS = 3  # in a block, however long a run takes
 
 
@@ -33,12 +33,16 @@ class Latency:
     after_us: float
 
 
-def measure_latency(before: Path, after: Path) -> Latency | None:
-    """Time both models on a batch of one; None where one of them does not run here."""
+def measure_latency(recording: Recording, comparison: Comparison, after: Path) -> Latency | None:
+    """Time the models before and after on a batch of one; None where one of them does not run here.
+
+    Large ones were timed when they were compared, at the same options, and are not opened once more.
+    """
+    if max(_num_bytes(recording.path), _num_bytes(after)) >= SMALL_BYTES:
+        seconds = recording.serving_seconds, comparison.serving_seconds
+        return None if None in seconds else Latency(*(1e6 * each for each in seconds if each is not None))
     try:
-        if max(_num_bytes(before), _num_bytes(after)) < SMALL_BYTES:
-            return _measure_in_turns(_plan_run(before), _plan_run(after))
-        return Latency(_measure_alone(before), _measure_alone(after))
+        return _measure_in_turns(_plan_run(recording.path), _plan_run(after))
     except Exception:  # noqa: BLE001 - whatever keeps a model from running here, there is no time to report
         return None
 
@@ -49,10 +53,6 @@ def _measure_in_turns(before: Callable[[], object], after: Callable[[], object])
         seconds[0].extend(_time_block(before, BLOCK_SECONDS))
         seconds[1].extend(_time_block(after, BLOCK_SECONDS))
     return Latency(_microseconds(seconds[0]), _microseconds(seconds[1]))
-
-
-def _measure_alone(path: Path) -> float:
-    return _microseconds(_time_block(_plan_run(path), LARGE_SECONDS))
 
 
 def _time_block(run: Callable[[], object], budget_seconds: float) -> list[float]:
@@ -78,8 +78,9 @@ def _plan_run(path: Path) -> Callable[[], object]:
     Raises:
         Exception: ONNX Runtime's own: the model does not run here.
     """
+    release_memory()
     session = ort.InferenceSession(str(path), serving_options(), providers=[CPU_PROVIDER])
-    feed, answers = find_feeds(session)[0]
+    _, (feed, answers) = find_one_feed(session)
     values = [ort.OrtValue.ortvalue_from_numpy(array) for array in (*feed.values(), *answers.values())]
     binding = session.io_binding()
     for name, value in zip(feed, values, strict=False):

@@ -38,6 +38,7 @@ def prove(edit: Edit, scope: Scope) -> float:
         Refused: it differs by more than PROOF, can not be computed, or overflows the dtype of a weight.
     """
     nodes = sorted(edit.nodes, key=lambda node: scope.place[node])
+    edit = edit.computed()
     try:
         error = _measured(edit, scope, nodes)
     except Refused:

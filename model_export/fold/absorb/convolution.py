@@ -5,6 +5,8 @@ A padded zero is not shifted, so that with padding only a map without a shift go
 
 from __future__ import annotations
 
+import numpy as np
+
 from model_export import affine as algebra
 from model_export.affine import Affine, Array, Linear
 from model_export.fold.absorb.channels import along_channels, refuse_reading_elsewhere
@@ -21,7 +23,14 @@ def absorb_behind(node: ir.Node, affine: Affine, scope: Scope) -> Edit:
     """Fold a map on the output, whose channels are axis 1."""
     weight = read_weight(node, scope)
     channels = along_channels(affine, axis=1, num_channels=weight.shape[0], node=node)
-    return _edit(node, weight, lambda linear: algebra.absorb_behind(linear, channels), scope)
+    bias = read_bias(node, weight.shape[0], scope)
+    groups = int_of(node, "group", 1)
+
+    def scaled() -> Array:
+        return algebra.absorb_behind(Linear(weight.compute(), bias, groups), channels).weight
+
+    folded = algebra.absorb_behind(Linear(np.empty((len(bias), 0)), bias), channels).bias  # it needs no weight
+    return edit_convolution(node, Exact(scaled, weight.shape, weight.dtype), folded)
 
 
 def absorb_before(node: ir.Node, index: int, affine: Affine, scope: Scope) -> Edit:
@@ -34,7 +43,12 @@ def absorb_before(node: ir.Node, index: int, affine: Affine, scope: Scope) -> Ed
         raise Refused(
             f"{name_of(node)} pads with zeros, which the BatchNorm's shift would not reach", by=(name_of(node),)
         )
-    return _edit(node, weight, lambda linear: algebra.absorb_before(channels, linear), scope)
+    bias, groups = read_bias(node, weight.shape[0], scope), int_of(node, "group", 1)
+
+    def folded() -> Linear:
+        return algebra.absorb_before(channels, Linear(weight.compute(), bias, groups))
+
+    return edit_convolution(node, Exact(lambda: folded().weight, weight.shape, weight.dtype), folded().bias)
 
 
 def read_weight(node: ir.Node, scope: Scope) -> Exact:
@@ -56,12 +70,3 @@ def edit_convolution(node: ir.Node, weight: Exact, bias: Array) -> Edit:
     if input_of(node, 2) is not None or bias.any():
         constants[node, 2] = Exact(lambda: bias, bias.shape, weight.dtype)
     return Edit(constants=constants, layers=(node,))
-
-
-def _edit(node: ir.Node, weight: Exact, fold: algebra.Fold, scope: Scope) -> Edit:
-    bias, groups = read_bias(node, weight.shape[0], scope), int_of(node, "group", 1)
-
-    def folded() -> Linear:
-        return fold(Linear(weight.compute(), bias, groups))
-
-    return edit_convolution(node, Exact(lambda: folded().weight, weight.shape, weight.dtype), folded().bias)

@@ -9,9 +9,10 @@ import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 
 from model_export.fold import fold
-from model_export.fold.check import compare
+from model_export.fold.check import compare_models
 from tests.model_export.fold.graphs import GraphBuilder, fold_and_compare, num_batchnorms
 
 Build = Callable[[GraphBuilder], tuple[str, tuple[int, ...]]]
@@ -50,6 +51,12 @@ def _identity_between(b: GraphBuilder) -> tuple[str, tuple[int, ...]]:
     return b.batchnorm(hidden, 4, "bn"), (6,)
 
 
+def _weight_computed_from_constants(b: GraphBuilder) -> tuple[str, tuple[int, ...]]:
+    """As exporters leave it: what is the same at every run is a constant, however it is written."""
+    weight = b.node("Relu", [b.weight("w", 6, 4)], "computed")
+    return b.batchnorm(b.node("Gemm", ["x", weight], "dense"), 4, "bn"), (6,)
+
+
 def _two_in_a_row(b: GraphBuilder) -> tuple[str, tuple[int, ...]]:
     return b.batchnorm(b.batchnorm(b.gemm("x", 6, 4, "dense"), 4, "bn"), 4, "bn2"), (6,)
 
@@ -62,6 +69,7 @@ PREVIOUS = [
     _matmul_then,
     _matmul_add_then,
     _identity_between,
+    _weight_computed_from_constants,
     _two_in_a_row,
 ]
 
@@ -215,6 +223,36 @@ def test_a_batchnorm_that_two_layers_read_folds_into_both() -> None:
     assert folded.report.entries[0].path == ("same",)
 
 
+def test_a_batchnorm_behind_a_sum_of_layers_folds_into_all_of_them() -> None:
+    b = GraphBuilder(np.random.default_rng(10))
+    total = b.node("Add", [b.gemm("x", 6, 4, "left"), b.gemm("x", 6, 4, "right")], "sum")
+    folded = fold_and_compare(b.model((6,), [b.batchnorm(total, 4, "bn")]), (6,))
+    assert sorted(folded.report.entries[0].into) == ["left", "right"]
+    assert num_batchnorms(folded.model) == 0
+
+
+def test_a_layer_in_the_body_of_an_if_takes_the_batchnorm_that_stands_beside_it_there() -> None:
+    b = GraphBuilder(np.random.default_rng(11))
+    inside = GraphBuilder(b.rng)
+    output = inside.batchnorm(inside.gemm("x", 6, 4, "inside"), 4, "bn")
+    model = b.model((6,), [_branch(b, inside, output)])
+    folded = fold_and_compare(model, (6,))
+    assert folded.report.entries[0].into == ("inside",)
+    assert num_batchnorms(folded.model) == 0
+
+
+def _branch(b: GraphBuilder, body: GraphBuilder, output: str) -> str:
+    """An If on a constant condition, whose first branch is this body."""
+    result = helper.make_tensor_value_info(output, TensorProto.DOUBLE, None)
+    weights = [numpy_helper.from_array(values, name) for name, values in body.weights.items()]
+    then = helper.make_graph(body.nodes, "then", [], [result], weights)
+    zero = helper.make_node("Constant", [], ["e"], value=numpy_helper.from_array(np.zeros((1, 4))))
+    other = helper.make_graph([zero], "else", [], [helper.make_tensor_value_info("e", TensorProto.DOUBLE, None)])
+    b.constant("yes", np.array(1, dtype=np.int64))
+    condition = b.node("Cast", ["yes"], "bool", to=TensorProto.BOOL)
+    return b.node("If", [condition], "branch", then_branch=then, else_branch=other)
+
+
 def test_a_weight_that_two_layers_share_is_copied_before_it_is_changed() -> None:
     b = GraphBuilder(np.random.default_rng(4))
     shared = b.weight("shared", 6, 4)
@@ -270,7 +308,7 @@ def test_layers_without_names_do_not_get_the_same_one() -> None:
     folded = fold_and_compare(model, (6,))
     names = [node.name for node in folded.model.graph if node.name]
     assert len(names) == len(set(names))
-    assert compare(model, folded.model).not_compared or num_batchnorms(folded.model) == 0
+    assert compare_models(model, folded.model).not_compared or num_batchnorms(folded.model) == 0
 
 
 def test_a_constant_without_a_name_is_not_given_one_in_the_callers_model() -> None:
