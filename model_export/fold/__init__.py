@@ -18,6 +18,7 @@ from model_export.fold.engine import Engine
 from model_export.fold.ledger import Decision, Refusal, check_balance, ledger_entries
 from model_export.fold.nodes import name_of
 from model_export.fold.normalise import drop_overridable_inputs
+from model_export.fold.respell import respell
 from model_export.fold.scope import scopes_of
 from model_export.fold.selection import Selection
 from model_export.fold.shapes import prove_shapes
@@ -45,6 +46,7 @@ def fold(model: ir.Model, selection: Selection = ALL) -> FoldedModel:
     before = batchnorm_names(model)
     folded = _copy(model)
     drop_overridable_inputs(folded)
+    respell(folded)
     decisions = _fold_scopes(folded, selection)
     _refuse_idle_patterns(selection, decisions)
     if all(isinstance(decision, Refusal) for decision in decisions) and batchnorm_names(folded) == before:

@@ -75,7 +75,8 @@ def check_answers(drawn: Drawn, after: onnx.ModelProto) -> None:
         expected, found = evaluate(drawn.model, feeds), evaluate(after, feeds)
         outputs = {output.name for output in drawn.model.graph.output}
         for name in outputs | ((expected.keys() & found.keys()) - weights):
-            assert difference(expected[name], found[name]) <= EXACT, f"{name} is another value"
+            error = difference(expected[name], found[name])
+            assert error <= EXACT, f"{name} is off by {error:.1e}"
 
 
 def difference(expected: Array, found: Array) -> float:
