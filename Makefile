@@ -12,8 +12,10 @@ RUNTIME ?= $(shell case "$$(uname -s)-$$(uname -m)" in \
 	(*) echo cpu ;; esac)
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INSTALLED = $(VENV)/.installed-$(RUNTIME)
+NETWORKS = $(VENV)/.installed-networks
+PEERS = $(VENV)/.installed-peers
 
-.PHONY: demo serve test lint format test-slow test-service bench image install clean
+.PHONY: demo serve test lint format test-slow test-service bench bench-fold bench-bank image install clean
 
 demo: $(INSTALLED)  ## train, freeze, export, fold, verify, serve and predict, on scikit-learn's digits
 	@$(BIN)/python -m model_export demo
@@ -21,7 +23,7 @@ demo: $(INSTALLED)  ## train, freeze, export, fold, verify, serve and predict, o
 serve: $(INSTALLED)  ## serve the bundles in models/
 	@$(BIN)/python -m service --models models
 
-test: lint  ## all tests but the slow ones
+test: lint $(NETWORKS)  ## all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow"
 
 lint: $(INSTALLED)
@@ -34,12 +36,18 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test-slow: $(INSTALLED)  ## Fashion-MNIST to its accuracy (needs Debian's dataset-fashion-mnist), several minutes
+test-slow: $(INSTALLED) $(NETWORKS)  ## Fashion-MNIST to its accuracy (needs Debian's dataset-fashion-mnist), several minutes
 	$(BIN)/python -m pytest -m slow
 
 test-service:  ## the service's tests where torch is not installed
 	$(MAKE) VENV=.venv-service EXTRAS=test-service .venv-service/.installed-$(RUNTIME)
 	.venv-service/bin/python -m pytest tests/service -m "not slow"
+
+bench-fold: $(INSTALLED)  ## how fast the fold is: 50 to 5,000 nodes, ResNet-50 with all checks, start-up
+	$(BIN)/python -m benchmarks.fold_speed
+
+bench-bank: $(PEERS)  ## foldserve beside onnxslim, onnxsim, onnxoptimizer, onnxscript and ONNX Runtime on the bank
+	$(BIN)/python -m benchmarks.bank
 
 bench: $(INSTALLED)  ## requests a second and latency, beside a no-op server and the tutorial's FastAPI (needs wrk)
 	$(BIN)/python -m benchmarks.serving
@@ -56,6 +64,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@rm -f $(VENV)/.installed-*
 	@$(BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu 2>/dev/null || true
 	$(PIP_INSTALL) --editable ".[$(RUNTIME),$(EXTRAS)]"
+	@touch $@
+
+$(NETWORKS) $(PEERS): $(VENV)/.installed-%: $(INSTALLED)  # beside the rest: what the fold is tested on, and compared with
+	@echo "installing foldserve[$*] into $(VENV)"
+	$(PIP_INSTALL) --editable ".[$(RUNTIME),$*]"
 	@touch $@
 
 clean:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from benchmarks.models import Shape
 from benchmarks.report import COLUMNS, Report, cells, describe_shape, headlines, noise
+from benchmarks.tables import table
 
 METHOD = """\
 One server process on one core, `wrk` on another where there is one, keep-alive connections over loopback, each with one
@@ -40,12 +39,6 @@ def render(report: Report) -> str:
         )
         + "\n"
     )
-
-
-def table(header: tuple[str, ...], rows: Sequence[Sequence[str]], *, left: frozenset[int] = frozenset({0})) -> str:
-    """Lay out a table; the columns in `left` are aligned left, the others right."""
-    rule = ["---" if index in left else "---:" for index in range(len(header))]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
 
 
 def _machine(report: Report) -> str:

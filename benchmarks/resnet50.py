@@ -1,4 +1,4 @@
-"""ResNet-50 as an ONNX graph (He et al. 2015, table 1): 25.6 million weights, 53 Convs, each with a BatchNorm behind it.
+"""ResNet-50 as an ONNX graph (He et al. 2015, table 1): 25.6 million weights, 53 Convs with a BatchNorm each.
 
 Written node by node, with random weights of the usual scale and statistics of a trained network's spread: the fold's
 speed depends on shapes alone, and no exporter, package or download is needed.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,7 +24,7 @@ class _Graph:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: list[onnx.TensorProto] = field(default_factory=list)
 
-    def op(self, kind: str, inputs: list[str], name: str, **attributes: object) -> str:
+    def op(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(kind, inputs, [f"{name}_out"], name=name, **attributes))
         return f"{name}_out"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import hashlib
 import importlib.metadata
 import platform
 import tempfile
@@ -21,8 +22,10 @@ from model_export.checkpoint import Run, load_network, load_splits_of, read_chec
 from model_export.data import Splits
 from model_export.examples import pick_examples
 from model_export.export import export_raw
-from model_export.fold import fold
+from model_export.fold import FoldedModel, fold
+from model_export.fold.check import Comparison, compare_models
 from model_export.fold.files import save_model
+from model_export.fold.provenance import Provenance, provenance_of, stamp
 from model_export.freeze import freeze
 from model_export.ir import ir
 from model_export.statistics import (
@@ -104,6 +107,7 @@ def _build(request: ExportRequest, announce: Announce, run: Run, network: nn.Mod
         signature = _signature(run)
         verification = verify(reference, open_predictor(model_path, signature, request.device), splits.test)
         announce("Writing the bundle")
+        stamp(model_path, _provenance(raw, folded, request.statistics, compare_models(raw, folded.model)))
         return write_bundle(
             request.out,
             manifest=Manifest(
@@ -150,6 +154,12 @@ def _saved(folded: ir.Model, raw: ir.Model, raw_path: Path | None) -> Iterator[P
         model_path = Path(folder) / MODEL_FILE
         save_model(folded, model_path)
         yield model_path
+
+
+def _provenance(raw: ir.Model, folded: FoldedModel, method: Method, comparison: Comparison) -> Provenance:
+    """What the model itself says of where it comes from, whoever finds it without its bundle."""
+    source = hashlib.sha256(ir.to_proto(raw).SerializeToString(deterministic=True)).hexdigest()
+    return provenance_of(folded.report, comparison, source_sha256=source, statistics=method)
 
 
 def _signature(run: Run) -> Signature:

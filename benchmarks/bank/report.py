@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from benchmarks.bank.case import Case
 from benchmarks.bank.judge import num_nodes
 from benchmarks.bank.run import Outcome, Results
 from benchmarks.bank.tools import FOLDSERVE, Tool, version_of
+from benchmarks.computer import describe_computer
+from benchmarks.tables import table
 
 Cells = tuple[str, ...]
 SIGNS = {"folded": "✔", "left": "–", "wrong": "✗", "invalid": "💥", "unjudged": "·"}
@@ -70,13 +68,8 @@ class Report:
 
 def describe_machine(tools: Sequence[Tool]) -> dict[str, str]:
     """The machine and the versions: verdicts depend on the latter."""
-    return {
-        "CPU": f"{_cpu_model()}, {os.cpu_count()} cores",
-        "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
-        "Python": f"{platform.python_implementation()} {platform.python_version()}",
-        "tools": ", ".join(f"{tool.name} {version_of(tool)}" for tool in tools),
-        "packages": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("onnx", "onnx-ir", "numpy")),
-    }
+    versions = ", ".join(f"{tool.name} {version_of(tool)}" for tool in tools)
+    return describe_computer(("onnx", "onnx-ir", "numpy")) | {"tools": versions}
 
 
 def headline(report: Report) -> str:
@@ -130,9 +123,9 @@ def render(report: Report) -> str:
                 "# Folding, beside others",
                 f"{headline(report)}.",
                 f"{report.date}, by `{report.command}`. {_size(report)}.",
-                _table(("machine", ""), list(describe_machine(report.tools).items())),
+                table(("machine", ""), list(describe_machine(report.tools).items()), left=frozenset({0, 1})),
                 METHOD,
-                _table(TOOL_COLUMNS, tool_rows(report), right=len(TOOL_COLUMNS) - 1),
+                table(TOOL_COLUMNS, tool_rows(report)),
                 "\n".join(f"* {tool.name}: `{tool.call}`" for tool in report.tools),
                 LEGEND,
                 *_sections(report, "Patterns", report.patterns),
@@ -158,17 +151,14 @@ def by_family(cases: Sequence[Case]) -> dict[str, tuple[Case, ...]]:
 def _sections(report: Report, title: str, cases: Sequence[Case]) -> list[str]:
     """A heading, and a table for each family."""
     tables = [
-        f"### {family.replace('_', ' ')}\n\n{_table(case_columns(report), case_rows(report, own))}"
-        for family, own in by_family(cases).items()
+        f"### {family.replace('_', ' ')}\n\n{_case_table(report, own)}" for family, own in by_family(cases).items()
     ]
     return [f"## {title}", *tables]
 
 
-def _table(header: Cells, rows: Sequence[Cells], *, right: int = 0) -> str:
-    """Lay out a table; the last `right` columns are numbers."""
-    rule = ["---:" if index >= len(header) - right else "---" for index in range(len(header))]
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *escaped))
+def _case_table(report: Report, cases: Sequence[Case]) -> str:
+    columns = case_columns(report)
+    return table(columns, case_rows(report, cases), left=frozenset(range(len(columns))))
 
 
 def _tool_row(report: Report, tool: str) -> Cells:
@@ -201,10 +191,3 @@ def _sign(outcome: Outcome) -> str:
     """One sign, or two where the variants differ: sizes different, then equal."""
     signs = [SIGNS[judgement.verdict] for judgement in (outcome.different, outcome.square)]
     return signs[0] if signs[0] == signs[1] else "/".join(signs)
-
-
-def _cpu_model() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -20,7 +20,7 @@ from model_export.fold.check import Comparison, compare, record
 from model_export.fold.explain import explain
 from model_export.fold.files import check_readable, drafted, load_model, move_into_place
 from model_export.fold.latency import Latency, measure_latency
-from model_export.fold.provenance import Provenance, sha256_of_file, sha256_of_ledger, stamp, summary_of
+from model_export.fold.provenance import provenance_of, sha256_of_file, stamp
 from model_export.fold.selection import Selection
 from model_export.memory import keep_large_memory_apart, release_memory
 from service.bundle import FoldReport
@@ -128,15 +128,8 @@ def _stamp(source: Path, draft: Path, report: FoldReport, comparison: Comparison
     """Note where the model comes from. What was not folded is the original still, byte for byte."""
     if _nothing_was_folded(report):
         return
-    found, floors = comparison.relative_difference, comparison.in_noise_floors
-    provenance = Provenance(
-        source_sha256=sha256_of_file(source),
-        statistics="as found",
-        ledger_sha256=sha256_of_ledger(report),
-        folded=summary_of(report),
-        largest_difference="not compared" if found is None else f"{found:.2e}",
-        noise_floors="not compared" if floors is None else f"{floors:.2f}",
-    )
+    digest = sha256_of_file(source)
+    provenance = provenance_of(report, comparison, source_sha256=digest, statistics="as found")
     try:
         stamp(draft, provenance)
     except OSError as err:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
+from model_export.fold.batchnorm import is_batchnorm
 from model_export.fold.constants import Exact
 from model_export.fold.edit import Edit
 from model_export.fold.nodes import input_of, name_of
@@ -44,7 +45,8 @@ def apply_edit(edit: Edit, scope: Scope, names: Names) -> dict[ir.Value, ir.Valu
     renamed: set[ir.Value] = set()
     for node in sorted(edit.bypassed, key=lambda node: scope.place[node]):
         renamed |= _bypass(scope, node, edit.bypassed[node], changed)
-    _remove_unread(scope, [*orphans, *(value for node in edit.path for value in node.outputs)])
+    _remove_unread(scope, [*orphans, *(value for node in edit.path for value in node.outputs)], edit.nodes)
+    scope.constants.forget(edit.nodes)
     for value in changed - renamed:
         if not value.is_graph_output() and value.producer() is not None and value.producer().graph is scope.graph:  # type: ignore[union-attr]
             value.name = names.new(f"{value.name}.folded")
@@ -106,7 +108,10 @@ def _insert_add(scope: Scope, value: ir.Value, exact: Exact, names: Names) -> ir
 
 
 def _bypass(scope: Scope, node: ir.Node, index: int, changed: set[ir.Value]) -> set[ir.Value]:
-    """Let the readers of the node read one of its inputs; give back that input where it has taken over the name."""
+    """Let the readers of the node read one of its inputs; give back that input where it has taken over the name.
+
+    It does so where it now holds what the node's output held; that is not so where the output is changed as well.
+    """
     source, output = node.inputs[index], node.outputs[0]
     if source is None:
         raise ValueError(f"{name_of(node)} has no input {index}")
@@ -115,19 +120,22 @@ def _bypass(scope: Scope, node: ir.Node, index: int, changed: set[ir.Value]) -> 
     output.replace_all_uses_with(source, replace_graph_outputs=True)
     scope.graph.remove(node, safe=True)
     _remove_unread(scope, others)
-    if source not in changed and not was_output:
+    if output in changed or (source not in changed and not was_output):
         return set()
     source.name, source.type, source.shape = name, output.type, output.shape
     return {source}
 
 
-def _remove_unread(scope: Scope, values: Iterable[ir.Value | None]) -> None:
-    """Remove what made these values, where nobody reads them any more, and what only that read."""
+def _remove_unread(scope: Scope, values: Iterable[ir.Value | None], folded: tuple[ir.Node, ...] = ()) -> None:
+    """Remove what made these values, where nobody reads them any more, and what only that read.
+
+    A BatchNorm goes only when it is among those `folded`: one that made a constant is accounted for on its own.
+    """
     waiting = [value for value in values if value is not None]
     while waiting:
         value = waiting.pop()
         producer = value.producer()
-        if value.uses() or value.is_graph_output():
+        if value.uses() or value.is_graph_output() or (is_batchnorm(producer) and producer not in folded):
             continue
         if producer is None:
             if value.is_initializer():

@@ -31,7 +31,7 @@ class Parameters:
         return affine_of_batchnorm(self.scale, self.offset, self.mean, self.var, self.eps)
 
 
-def is_batchnorm(node: ir.Node) -> bool:
+def is_batchnorm(node: ir.Node | None) -> bool:
     """Whether this is a BatchNormalization of the ONNX standard."""
     return is_op(node, "BatchNormalization")
 

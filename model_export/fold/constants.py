@@ -9,7 +9,7 @@ asks, so that a plan for a large network holds no second copy of its weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,6 +86,11 @@ class Constants:
             Refused: it is not constant.
         """
         return tuple(int(k) for k in np.reshape(self._must(value, what).numpy(), -1))
+
+    def forget(self, nodes: Iterable[ir.Node]) -> None:
+        """Compute anew what follows from constants that these nodes make, for they make others now."""
+        if any(self._computed.get(output) is not None for node in nodes for output in node.outputs):
+            self._computed.clear()
 
     def _must(self, value: ir.Value | None, what: str) -> ir.TensorProtocol:
         if value is not None and value.is_initializer() and value.is_graph_input():

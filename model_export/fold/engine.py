@@ -24,7 +24,7 @@ from model_export.fold.prove import prove
 from model_export.fold.scope import Scope
 from model_export.fold.selection import Selection
 from model_export.fold.subjects import Candidate, find_candidates
-from model_export.fold.walk import Walk, absorb_in_next, absorb_in_previous
+from model_export.fold.walk import Walk, absorb_in_input, absorb_in_next, absorb_in_previous
 from model_export.ir import ir
 
 Rule = Callable[[Candidate, Affine, Scope], Edit]
@@ -86,8 +86,10 @@ class Engine:
         return candidate.affine(self._scope)
 
     def _first_that_absorbs(self, candidate: Candidate, affine: Affine) -> Decision:
+        """A layer comes before arithmetic, which can take a map in its constants but stays to be computed."""
         reasons: list[str] = []
         blamed: list[str] = []
+        into_arithmetic: list[tuple[Edit, Direction, float]] = []
         for direction, rule in RULES.items():
             try:
                 edit = rule(candidate, affine, self._scope)
@@ -96,7 +98,11 @@ class Engine:
                 reasons += [f"{direction}: {refused}"] if str(refused) else []
                 blamed += [name for name in refused.by if name != candidate.subject.name]
             else:
-                return self._fold(candidate, edit, direction, error)
+                if edit.layers or not edit.changed:
+                    return self._fold(candidate, edit, direction, error)
+                into_arithmetic.append((edit, direction, error))
+        for edit, direction, error in into_arithmetic:
+            return self._fold(candidate, edit, direction, error)
         return Refusal(candidate.subject, "; ".join(reasons), tuple(dict.fromkeys(blamed)))
 
     def _fold(self, candidate: Candidate, edit: Edit, direction: Direction, error: float) -> Fold:
@@ -182,7 +188,7 @@ class Engine:
 
 
 def _previous(candidate: Candidate, affine: Affine, scope: Scope) -> Edit:
-    return _without(candidate).also(absorb_in_previous(_source(candidate), affine, Walk(scope)))
+    return _without(candidate).also(absorb_in_input(candidate.nodes[0], candidate.index, affine, Walk(scope)))
 
 
 def _next(candidate: Candidate, affine: Affine, scope: Scope) -> Edit:

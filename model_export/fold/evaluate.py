@@ -215,7 +215,7 @@ def _transposed_convolution(node: ir.Node, inputs: Inputs) -> Array:
 def _recurrent(node: ir.Node, inputs: Inputs) -> Array:  # noqa: ARG001
     x, weight = _present(inputs, 0), _present(inputs, 1)
     bias = inputs[3] if len(inputs) > 3 and inputs[3] is not None else np.zeros((weight.shape[0], 2 * weight.shape[1]))
-    return np.einsum("...i,dhi->...dh", x, weight) + bias[:, : weight.shape[1]]
+    return np.asarray(np.einsum("...i,dhi->...dh", x, weight) + bias[:, : weight.shape[1]])
 
 
 def _leaky(node: ir.Node, inputs: Inputs) -> Array:

@@ -37,9 +37,9 @@ def prove(edit: Edit, scope: Scope) -> float:
     Raises:
         Refused: it differs by more than PROOF, can not be computed, or overflows the dtype of a weight.
     """
-    nodes = sorted(edit.nodes, key=lambda node: scope.place[node])
-    edit = edit.computed()
     try:
+        nodes = sorted(edit.nodes, key=lambda node: scope.place[node])
+        edit = edit.computed()
         error = _measured(edit, scope, nodes)
     except Refused:
         raise
@@ -48,6 +48,7 @@ def prove(edit: Edit, scope: Scope) -> float:
     if not error <= PROOF:
         raise Refused(f"the check of this fold in float64 measured a difference of {error:.1e}: it is not exact")
     _refuse_overflow(edit)
+    _refuse_two_names(edit, scope)
     return error
 
 
@@ -93,6 +94,19 @@ def _refuse_overflow(edit: Edit) -> None:
     for value, exact in edit.shifts.items():
         if not np.isfinite(exact.rounded().astype(np.float64)).all():
             raise Refused(f"the shift behind {value.name} would overflow {exact.dtype.name.lower()}")
+
+
+def _refuse_two_names(edit: Edit, scope: Scope) -> None:
+    """What takes the place of the model's output takes its name; not what must keep a name of its own."""
+    for node in edit.bypassed:
+        if not node.outputs[0].is_graph_output():
+            continue
+        value, maker = node.outputs[0], node
+        while maker in edit.bypassed:
+            value = maker.inputs[edit.bypassed[maker]]
+            maker = value.producer()
+        if maker is None or maker.graph is not scope.graph or value.is_graph_output():
+            raise Refused(f"{value.name} keeps its name, and could not be {node.outputs[0].name} too")
 
 
 # --- random inputs ---------------------------------------------------------------------------------------------------

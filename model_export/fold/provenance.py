@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from model_export.fold.check import Comparison
 from service.bundle import FoldReport
 
 PREFIX = "foldserve."
@@ -38,6 +39,19 @@ class Provenance:
         """The entries of metadata_props."""
         version = importlib.metadata.version("foldserve")
         return {f"{PREFIX}version": version} | {f"{PREFIX}{key}": value for key, value in vars(self).items()}
+
+
+def provenance_of(report: FoldReport, comparison: Comparison, *, source_sha256: str, statistics: str) -> Provenance:
+    """The provenance of a fold that was compared."""
+    found, floors = comparison.relative_difference, comparison.in_noise_floors
+    return Provenance(
+        source_sha256=source_sha256,
+        statistics=statistics,
+        ledger_sha256=sha256_of_ledger(report),
+        folded=summary_of(report),
+        largest_difference="not compared" if found is None else f"{found:.2e}",
+        noise_floors="not compared" if floors is None else f"{floors:.2f}",
+    )
 
 
 def stamp(path: Path, provenance: Provenance) -> None:

@@ -97,7 +97,7 @@ def _carried_backward(node: ir.Node, value: ir.Value, affine: Affine, walk: Walk
         try:
             edit = Edit(path=(node,))
             for index, part in wanted.items():
-                edit = edit.also(_input(node, index, part, walk))
+                edit = edit.also(absorb_in_input(node, index, part, walk))
         except Refused as refused:
             refusals.append(refused)
         else:
@@ -105,7 +105,12 @@ def _carried_backward(node: ir.Node, value: ir.Value, affine: Affine, walk: Walk
     raise refusals[0]
 
 
-def _input(node: ir.Node, index: int, affine: Affine, walk: Walk) -> Edit:
+def absorb_in_input(node: ir.Node, index: int, affine: Affine, walk: Walk) -> Edit:
+    """The edit by which input `index` of `node` holds `affine` of what it holds now; a constant is written anew.
+
+    Raises:
+        Refused: with the reason.
+    """
     value = node.inputs[index]
     if value is None:
         raise Refused(f"{name_of(node)} has no input {index}")
@@ -151,7 +156,7 @@ def _reader(node: ir.Node, index: int, affine: Affine, walk: Walk) -> Edit:
     if pointwise.index != index:
         raise Refused(f"{name_of(node)} does not read it as its data", by=(name_of(node),))
     edit = absorb_in_next(node.outputs[0], affine.then(pointwise.affine), walk)
-    return Edit(bypassed={node: index}, path=(node,)).also(edit)
+    return Edit(bypassed={node: index}, changed=(node.outputs[0],), path=(node,)).also(edit)
 
 
 def _carried_forward(node: ir.Node, index: int, affine: Affine, walk: Walk) -> Edit:

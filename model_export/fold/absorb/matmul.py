@@ -65,8 +65,10 @@ def add_diagonal(node: ir.Node, affine: Affine, scope: Scope) -> Edit:
     product = _read(node, scope)
     _refuse_other_axis(affine.scale, product)
     weight, (rows, columns) = product.weight, product.weight.shape[-2:]
-    if rows != columns or len(weight.shape) != 2 or affine.shape[product.axis] not in {1, rows}:
+    if rows != columns or affine.shape[product.axis] not in {1, rows}:
         raise Refused(f"{name_of(node)} has other outputs than inputs", by=(name_of(node),))
+    if affine.scale.size != affine.scale.shape[product.axis]:
+        raise Refused(f"the map differs among the matrices that {name_of(node)} multiplies", by=(name_of(node),))
     diagonal = np.diag(np.broadcast_to(affine.scale.reshape(-1), (rows,)))
     exact = Exact(lambda: weight.compute() + diagonal, weight.shape, weight.dtype)
     return _edit(product, exact, affine.shift if product.bias is None else product.bias + affine.shift)
@@ -127,6 +129,8 @@ def nodes_before_bias(node: ir.Node, add: ir.Node, scope: Scope) -> list[ir.Valu
 
 
 def _read(node: ir.Node, scope: Scope) -> _Product:
+    if scope.opset < 7:
+        raise Refused(f"{name_of(node)} is of opset {scope.opset}, whose Add broadcasts a bias by other rules")
     is_constant = [scope.constants.is_constant(value) for value in node.inputs]
     side = 1 if not is_constant[0] else 0
     weight = scope.constants.read(node.inputs[side], f"the weight of {name_of(node)}")

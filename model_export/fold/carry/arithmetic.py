@@ -11,7 +11,7 @@ from __future__ import annotations
 from model_export.affine import Affine
 from model_export.fold.carry.activations import refuse_shift
 from model_export.fold.ledger import Refused
-from model_export.fold.nodes import name_of
+from model_export.fold.nodes import int_of, name_of
 from model_export.fold.scope import Scope
 from model_export.ir import ir
 
@@ -32,8 +32,15 @@ def fits(affine: Affine, value: ir.Value | None, scope: Scope) -> Affine:
     return affine.map(lambda values: values.reshape(values.shape[missing:]))
 
 
+def _refuse_old_broadcast(node: ir.Node, scope: Scope) -> None:
+    """Before opset 7 terms had one shape, unless `broadcast` said otherwise; then `axis` told where the second lies."""
+    if scope.opset < 7 and int_of(node, "broadcast", 0):
+        raise Refused(f"{name_of(node)} is of opset {scope.opset}, which broadcasts by other rules", by=(name_of(node),))
+
+
 def _sum_backward(node: ir.Node, index: int, affine: Affine, scope: Scope) -> list[dict[int, Affine]]:  # noqa: ARG001
     """The shift comes from the first term that takes it. In a difference the second term is turned around."""
+    _refuse_old_broadcast(node, scope)
     signs = [1.0, -1.0] if node.op_type == "Sub" else [1.0] * len(node.inputs)
     takers = range(len(node.inputs)) if affine.has_shift else range(1)
     return [
@@ -50,6 +57,7 @@ def _term(affine: Affine, sign: float, scope: Scope, value: ir.Value | None, *, 
 
 
 def _product_backward(node: ir.Node, index: int, affine: Affine, scope: Scope) -> list[dict[int, Affine]]:  # noqa: ARG001
+    _refuse_old_broadcast(node, scope)
     refuse_shift(node, affine)
     factors = range(1) if node.op_type == "Div" else range(2)
     alternatives, reasons = [], []
@@ -64,6 +72,7 @@ def _product_backward(node: ir.Node, index: int, affine: Affine, scope: Scope) -
 
 
 def _product_forward(node: ir.Node, index: int, affine: Affine, scope: Scope) -> dict[int, Affine]:
+    _refuse_old_broadcast(node, scope)
     refuse_shift(node, affine)
     if node.op_type == "Div" and index != 0:
         raise Refused(f"Div ({name_of(node)}) divides by it", by=(name_of(node),))

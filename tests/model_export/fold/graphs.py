@@ -42,10 +42,15 @@ class GraphBuilder:
         self.weights[name] = array if array.dtype == np.int64 else array.astype(self.dtype)
         return name
 
-    def batchnorm(self, x: str, channels: int, name: str, **attributes: Any) -> str:
-        """Both signs of γ, μ ≠ 0, σ² from 1e-2 to 1e2."""
-        for what in ("scale", "offset", "mean"):
-            self.weight(f"{name}.{what}", channels)
+    def batchnorm(
+        self, x: str, channels: int, name: str, *, positive: bool = False, shifts: bool = True, **attributes: Any
+    ) -> str:
+        """Both signs of γ unless `positive`, μ ≠ 0 and β ≠ 0 if it `shifts`, σ² from 1e-2 to 1e2."""
+        self.weight(f"{name}.scale", channels)
+        if positive:
+            self.constant(f"{name}.scale", np.abs(self.weights[f"{name}.scale"]))
+        for what in ("offset", "mean"):
+            self.constant(f"{name}.{what}", self.rng.normal(size=channels) * shifts)
         self.constant(f"{name}.var", 10.0 ** self.rng.uniform(-2, 2, size=channels))
         inputs = [x, *(f"{name}.{what}" for what in ("scale", "offset", "mean", "var"))]
         return self.node("BatchNormalization", inputs, name, **attributes)
@@ -55,9 +60,10 @@ class GraphBuilder:
 
     def model(
         self,
-        instance_shape: tuple[int | None, ...],
+        instance_shape: tuple[int | str | None, ...],
         outputs: list[str],
         *,
+        batch: int | str = "batch",
         opset: int = 20,
         inputs: tuple[onnx.ValueInfoProto, ...] = (),
     ) -> ir.Model:
@@ -65,7 +71,7 @@ class GraphBuilder:
         graph = helper.make_graph(
             self.nodes,
             "graph",
-            [helper.make_tensor_value_info("x", kind, ["batch", *instance_shape]), *inputs],
+            [helper.make_tensor_value_info("x", kind, [batch, *instance_shape]), *inputs],
             [helper.make_tensor_value_info(name, kind, None) for name in outputs],
             [numpy_helper.from_array(array, name) for name, array in self.weights.items()],
         )

@@ -46,7 +46,7 @@ class _Removal(ast.NodeTransformer):
 
     def visit_If(self, node: ast.If) -> ast.stmt:
         refuses = len(node.body) == 1 and isinstance(node.body[0], ast.Raise) and not node.orelse
-        return self._removed(node) if refuses and self._words in _text(node.body[0]) else self._inside(node)
+        return self._removed(node) if refuses and self._words in _text(node) else self._inside(node)
 
     def visit_Raise(self, node: ast.Raise) -> ast.stmt:
         return self._removed(node) if self._words in _text(node) else node
@@ -76,13 +76,14 @@ def _code_without(function: FunctionType, words: str) -> Any:
 
 
 def refusals_of(module: ModuleType) -> Iterator[tuple[str, str]]:
-    """Where each refusal of a module stands, as `Guard.site` says it, and its source."""
+    """Where each refusal of a module stands, as `Guard.site` says it, and its source with the `if` around it."""
     place = module.__name__.removeprefix("model_export.fold.")
     tree = ast.parse(inspect.getsource(module))
     for qualname, function in _functions(tree):
+        around = {node.body[0]: node for node in ast.walk(function) if isinstance(node, ast.If)}
         for node in ast.walk(function):
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and _text(node.exc.func) == "Refused":
-                yield f"{place}.{qualname}", _text(node)
+                yield f"{place}.{qualname}", _text(around.get(node, node))
 
 
 def _functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
