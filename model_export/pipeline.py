@@ -25,7 +25,7 @@ from model_export.export import export_raw
 from model_export.fold import FoldedModel, fold
 from model_export.fold.check import Comparison, compare_models
 from model_export.fold.files import save_model
-from model_export.fold.provenance import Provenance, provenance_of, stamp
+from model_export.fold.provenance import Measured, Provenance, provenance_of, stamp
 from model_export.freeze import freeze
 from model_export.ir import ir
 from model_export.statistics import (
@@ -159,7 +159,8 @@ def _saved(folded: ir.Model, raw: ir.Model, raw_path: Path | None) -> Iterator[P
 def _provenance(raw: ir.Model, folded: FoldedModel, method: Method, comparison: Comparison) -> Provenance:
     """What the model itself says of where it comes from, whoever finds it without its bundle."""
     source = hashlib.sha256(ir.to_proto(raw).SerializeToString(deterministic=True)).hexdigest()
-    return provenance_of(folded.report, comparison, source_sha256=source, statistics=method)
+    measured = Measured(comparison.relative_difference, comparison.in_noise_floors)
+    return provenance_of(folded.report, measured, source_sha256=source, statistics=method)
 
 
 def _signature(run: Run) -> Signature:

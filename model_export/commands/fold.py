@@ -20,7 +20,7 @@ from model_export.fold.check import Comparison, compare, record
 from model_export.fold.explain import explain
 from model_export.fold.files import check_readable, drafted, load_model, move_into_place
 from model_export.fold.latency import Latency, measure_latency
-from model_export.fold.provenance import provenance_of, sha256_of_file, stamp
+from model_export.fold.provenance import Measured, provenance_of, sha256_of_file, stamp
 from model_export.fold.selection import Selection
 from model_export.memory import keep_large_memory_apart, release_memory
 from service.bundle import FoldReport
@@ -129,7 +129,8 @@ def _stamp(source: Path, draft: Path, report: FoldReport, comparison: Comparison
     if _nothing_was_folded(report):
         return
     digest = sha256_of_file(source)
-    provenance = provenance_of(report, comparison, source_sha256=digest, statistics="as found")
+    measured = Measured(comparison.relative_difference, comparison.in_noise_floors)
+    provenance = provenance_of(report, measured, source_sha256=digest, statistics="as found")
     try:
         stamp(draft, provenance)
     except OSError as err:

@@ -18,6 +18,7 @@ from model_export.fold.engine import Engine
 from model_export.fold.ledger import Decision, Refusal, check_balance, ledger_entries
 from model_export.fold.nodes import name_of
 from model_export.fold.normalise import drop_overridable_inputs
+from model_export.fold.provenance import forget_provenance
 from model_export.fold.respell import respell
 from model_export.fold.scope import scopes_of
 from model_export.fold.selection import Selection
@@ -51,6 +52,8 @@ def fold(model: ir.Model, selection: Selection = ALL) -> FoldedModel:
     _refuse_idle_patterns(selection, decisions)
     if all(isinstance(decision, Refusal) for decision in decisions) and batchnorm_names(folded) == before:
         folded = _copy(model)  # nothing was folded: not even its form has changed
+    else:
+        forget_provenance(folded)
     check_balance(decisions, before, batchnorm_names(folded))
     return FoldedModel(folded, _report(decisions, model, folded))
 

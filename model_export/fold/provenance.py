@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from model_export.fold.check import Comparison
+from model_export.ir import ir
 from service.bundle import FoldReport
 
 PREFIX = "foldserve."
@@ -41,9 +41,17 @@ class Provenance:
         return {f"{PREFIX}version": version} | {f"{PREFIX}{key}": value for key, value in vars(self).items()}
 
 
-def provenance_of(report: FoldReport, comparison: Comparison, *, source_sha256: str, statistics: str) -> Provenance:
-    """The provenance of a fold that was compared."""
-    found, floors = comparison.relative_difference, comparison.in_noise_floors
+@dataclass(frozen=True)
+class Measured:
+    """How far the folded model is from the original: relative, and in noise floors; None if it was not compared."""
+
+    relative_difference: float | None
+    in_noise_floors: float | None
+
+
+def provenance_of(report: FoldReport, measured: Measured, *, source_sha256: str, statistics: str) -> Provenance:
+    """The provenance of a fold."""
+    found, floors = measured.relative_difference, measured.in_noise_floors
     return Provenance(
         source_sha256=source_sha256,
         statistics=statistics,
@@ -62,6 +70,12 @@ def stamp(path: Path, provenance: Provenance) -> None:
     tail = onnx.ModelProto(metadata_props=[onnx.StringStringEntryProto(key=key, value=lines[key]) for key in lines])
     with path.open("ab") as file:
         file.write(tail.SerializeToString())
+
+
+def forget_provenance(model: ir.Model) -> None:
+    """Remove what an earlier fold noted, in place: it is not true of this model, and a key may stand there once."""
+    for key in [key for key in model.metadata_props if key.startswith(PREFIX)]:
+        del model.metadata_props[key]
 
 
 def sha256_of_file(path: Path) -> str:

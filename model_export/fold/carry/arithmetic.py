@@ -35,7 +35,9 @@ def fits(affine: Affine, value: ir.Value | None, scope: Scope) -> Affine:
 def _refuse_old_broadcast(node: ir.Node, scope: Scope) -> None:
     """Before opset 7 terms had one shape, unless `broadcast` said otherwise; then `axis` told where the second lies."""
     if scope.opset < 7 and int_of(node, "broadcast", 0):
-        raise Refused(f"{name_of(node)} is of opset {scope.opset}, which broadcasts by other rules", by=(name_of(node),))
+        raise Refused(
+            f"{name_of(node)} is of opset {scope.opset}, which broadcasts by other rules", by=(name_of(node),)
+        )
 
 
 def _sum_backward(node: ir.Node, index: int, affine: Affine, scope: Scope) -> list[dict[int, Affine]]:  # noqa: ARG001

@@ -1,10 +1,10 @@
 """One case for each refusal of the engine: the smallest graph that it stops, and what would become of it without.
 
-    wrong     the answers would be others, and the check of each fold in float64 would measure by how much
-    uncheckable  they would be others, or there would be none, and that check could not be run
-    unseen    they would be others, or there would be none, and that check would see nothing wrong
-    crash     the fold of the whole model would end in a traceback instead of a reason
-    twice     another refusal would stop the same fold, or, where the model is not valid, that check
+wrong     the answers would be others, and the check of each fold in float64 would measure by how much
+uncheckable  they would be others, or there would be none, and that check could not be run
+unseen    they would be others, or there would be none, and that check would see nothing wrong
+crash     the fold of the whole model would end in a traceback instead of a reason
+twice     another refusal would stop the same fold, or, where the model is not valid, that check
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Case:
     subject: str = "bn"
     sizes: Mapping[str, int] = field(default_factory=dict)
     switch_off: SwitchOff | None = None
-    meaning: Callable[[ir.Model], ir.Model] = staticmethod(lambda model: model)
+    meaning: Callable[[ir.Model], ir.Model] | None = None
 
     def __str__(self) -> str:
         return self.build.__name__.lstrip("_")

@@ -148,4 +148,6 @@ def a_scale_for_each_of_as_many_instances_as_features_beside_a_product(b: GraphB
 
 @stops(matmul._read, "scope.opset < 7", "previous", "unseen")
 def a_product_of_opset_6_behind_which_no_bias_is_repeated(b: GraphBuilder) -> ir.Model:
-    return b.model((4,), [b.batchnorm(b.node("MatMul", ["x", b.weight("w", 4, 3)], "dense"), 3, "bn", is_test=1)], opset=6)
+    return b.model(
+        (4,), [b.batchnorm(b.node("MatMul", ["x", b.weight("w", 4, 3)], "dense"), 3, "bn", is_test=1)], opset=6
+    )

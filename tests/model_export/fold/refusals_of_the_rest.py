@@ -73,7 +73,7 @@ def a_batchnorm_of_a_vector(b: GraphBuilder) -> ir.Model:
 
 
 def _broadcast_by_the_rules_of_opset_7(model: ir.Model) -> ir.Model:
-    """Write `axis` into the shape of the constant."""
+    """Write `axis` into the shape of the constant; the oracle knows no RNN of opset 6."""
     for node in model.graph:
         if "axis" in node.attributes:
             axis = node.attributes["axis"].as_int()
@@ -143,7 +143,7 @@ def a_layer_whose_result_is_the_models(b: GraphBuilder) -> ir.Model:
     return b.model((4,), [dense, b.batchnorm(dense, 3, "bn")])
 
 
-@stops(Scope.readers, "in the body of", "next", "crash")
+@stops(Scope.readers, "in the body of", "next", "uncheckable")
 def a_layer_in_a_body_that_reads_from_outside(b: GraphBuilder) -> ir.Model:
     inside = helper.make_node("Gemm", [b.batchnorm("x", 4, "bn"), "w"], ["z"], name="inside")
     result = helper.make_tensor_value_info("z", TensorProto.DOUBLE, None)
