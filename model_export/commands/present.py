@@ -110,6 +110,8 @@ def where_to(entry: LedgerEntry) -> str:
         return entry.reason
     if entry.outcome == "merged":
         return f"into {', '.join(entry.into)}, which stays"
+    if not entry.into:
+        return "it changes nothing, and nothing had to take it"
     words = {"previous": "the layer before it", "next": "the layer behind it", "parallel": "the layer beside it"}
     through = f", through {', '.join(entry.path)}" if entry.path else ""
     return f"{entry.direction}: {', '.join(entry.into)}, {words.get(entry.direction, '')}{through}"

@@ -9,6 +9,7 @@ asks, so that a plan for a large network holds no second copy of its weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -23,6 +24,9 @@ from model_export.ir import ir
 RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
+STORED_SMALL = frozenset({"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"})  # and meant to stay so
+ENLARGING = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}  # which input says how much there will be
+MAX_ELEMENTS = 2**26
 MAX_DEPTH = 32  # nodes in a row that an expression of constants may be long
 
 
@@ -115,7 +119,8 @@ class Constants:
             return None
         if is_op(node, "Constant"):
             return _tensor_of(node)
-        if not is_op(node, node.op_type) or node.op_type in RANDOM or len(node.outputs) != 1 or _has_body(node):
+        is_plain = is_op(node, node.op_type) and len(node.outputs) == 1 and not _has_body(node)
+        if not is_plain or node.op_type in RANDOM | STORED_SMALL:
             return None
         return self._expression(node, depth)
 
@@ -126,6 +131,8 @@ class Constants:
             return None
         tensors = [None if value is None else self._tensor(value, depth + 1) for value in node.inputs]
         if any(tensor is None for value, tensor in zip(node.inputs, tensors, strict=True) if value is not None):
+            return None
+        if node.op_type in ENLARGING and not _fits(tensors[ENLARGING[node.op_type]]):
             return None
         return self._evaluate(node, [None if tensor is None else tensor.numpy() for tensor in tensors])
 
@@ -143,6 +150,10 @@ class Constants:
         if tensor is None or dtype is None or dtype not in FLOATS:
             return None
         return ir.Tensor(tensor.numpy().astype(dtype.numpy()), dtype=dtype)
+
+
+def _fits(sizes: ir.TensorProtocol | None) -> bool:
+    return sizes is not None and math.prod(int(size) for size in np.reshape(sizes.numpy(), -1)) <= MAX_ELEMENTS
 
 
 def _has_body(node: ir.Node) -> bool:

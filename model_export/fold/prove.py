@@ -7,6 +7,7 @@ padding, by percents. One that differs by more than PROOF is refused, with the m
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -143,7 +144,7 @@ def _random(  # noqa: PLR0913 - one value, its reader, and how it is drawn
 
 def _sizes(value: ir.Value, node: ir.Node, scope: Scope, *, smallest: int | None) -> tuple[int, ...]:
     proved = scope.shapes.of(value)
-    asked = _asked_by(node, scope)
+    asked = _asked_by(node, value, scope)
     lengths = proved if proved is not None else asked
     if lengths is None:
         raise ValueError(f"the shape of {value.name} is not known")
@@ -162,20 +163,30 @@ def _size(axis: int, length: Length, rank: int, smallest: int | None) -> int:
     return length
 
 
-def _asked_by(node: ir.Node, scope: Scope) -> Lengths | None:
+def _asked_by(node: ir.Node, value: ir.Value, scope: Scope) -> Lengths | None:
     """What the layer that reads a value of unknown shape wants of it."""
     weight = input_of(node, 1)
-    if is_op(node, "Conv") and weight is not None:
-        shape = scope.constants.read(weight, "the weight").shape
-        return (None, shape[1] * int_of(node, "group", 1), *(None,) * (len(shape) - 2))
-    if is_op(node, "ConvTranspose") and weight is not None:
-        shape = scope.constants.read(weight, "the weight").shape
-        return (None, shape[0], *(None,) * (len(shape) - 2))
-    if is_op(node, "Gemm") and weight is not None:
-        shape = scope.constants.read(weight, "the weight").shape
-        inputs = shape[1 if int_of(node, "transB", 0) else 0]
-        return (inputs, None) if int_of(node, "transA", 0) else (None, inputs)
-    return None
+    if not is_op(node, *ASKED) or weight is None or not scope.constants.is_constant(weight):
+        return None
+    return ASKED[node.op_type](node, scope.constants.read(weight, "the weight").shape, scope.shapes.rank(value) or 0)
+
+
+def _asked_by_gemm(node: ir.Node, weight: tuple[int, ...], rank: int) -> Lengths:  # noqa: ARG001
+    inputs = weight[1 if int_of(node, "transB", 0) else 0]
+    return (inputs, None) if int_of(node, "transA", 0) else (None, inputs)
+
+
+ASKED: dict[str, Callable[[ir.Node, tuple[int, ...], int], Lengths]] = {
+    "BatchNormalization": lambda node, scale, rank: (None, scale[0], *(None,) * (rank - 2)),  # noqa: ARG005
+    "Conv": lambda node, weight, rank: (  # noqa: ARG005
+        None,
+        weight[1] * int_of(node, "group", 1),
+        *(None,) * (len(weight) - 2),
+    ),
+    "ConvTranspose": lambda node, weight, rank: (None, weight[0], *(None,) * (len(weight) - 2)),  # noqa: ARG005
+    "Gemm": _asked_by_gemm,
+    "MatMul": lambda node, weight, rank: (*(None,) * (rank - 1), weight[-2]),  # noqa: ARG005
+}
 
 
 def _extent(node: ir.Node, scope: Scope) -> int:

@@ -145,10 +145,10 @@ def absorb_in_next(value: ir.Value, affine: Affine, walk: Walk) -> Edit:
 
 
 def _reader(node: ir.Node, index: int, affine: Affine, walk: Walk) -> Edit:
-    if takes_before(node):
-        return absorb_before(node, index, affine, walk.scope)
     if affine.is_identity:
         return Edit()
+    if takes_before(node):
+        return absorb_before(node, index, affine, walk.scope)
     try:
         pointwise = read_pointwise(node, walk.scope)
     except Refused:

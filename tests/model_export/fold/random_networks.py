@@ -683,7 +683,11 @@ class Drawn:
 
 def draw_network(choose: Choose, *, max_steps: int = 14, dtype: Any = np.float64) -> Drawn:
     """One network. All that nobody reads is an output, and now and then something in between or a weight is too."""
-    seed, size, opset = choose(1 << 16), 4 - choose(2), (15, 17, 20)[choose(3)]  # up to 14, the reference normalises by the batch
+    seed, size, opset = (
+        choose(1 << 16),
+        4 - choose(2),
+        (15, 17, 20)[choose(3)],
+    )  # up to 14, the reference normalises by the batch
     net = Network(choose, np.random.default_rng(seed), size, opset, dtype)
     _add_input(net, 2 + choose(3))
     for _ in range(2 + choose(max_steps - 1)):
