@@ -19,7 +19,7 @@ from model_export.fold import FoldedModel, fold
 from model_export.fold.check import Comparison, compare, record
 from model_export.fold.explain import explain
 from model_export.fold.files import check_readable, drafted, load_model, move_into_place
-from model_export.fold.latency import Latency, measure_latency
+from model_export.fold.latency import Latency, latency_of
 from model_export.fold.provenance import Measured, provenance_of, sha256_of_file, stamp
 from model_export.fold.selection import Selection
 from model_export.memory import keep_large_memory_apart, release_memory
@@ -88,7 +88,7 @@ def _fold_and_compare(request: FoldRequest, console: Console) -> FoldResult:
         release_memory()
         comparison = compare(recording, draft)
         release_memory()
-        latency = measure_latency(recording, comparison, draft)
+        latency = latency_of(recording, comparison, draft)
         if request.target is not None:
             _stamp(request.source, draft, report, comparison)
             move_into_place(draft, request.target)

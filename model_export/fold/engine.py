@@ -36,28 +36,45 @@ class Engine:
     def __init__(self, scope: Scope, names: Names, selection: Selection) -> None:
         self._scope = scope
         self._names = names
-        self._candidates = {candidate.nodes[-1]: candidate for candidate in find_candidates(scope)}
-        self._owner = {node: c for c in self._candidates.values() for node in c.nodes}
-        self._reserve(selection)
+        self._selection = selection
+        self._candidates: dict[ir.Node, Candidate] = {}
+        self._owner: dict[ir.Node, Candidate] = {}
+        self._find_more()
         self._layers: dict[ir.Node, None] = {}
         self.decisions: dict[Candidate, Decision] = {}
 
     def run(self) -> tuple[Decision, ...]:
-        """Decide all, in the order of the data."""
-        for candidate in self._candidates.values():
-            self._decide(candidate)
-        while self._ask_again():
-            pass
+        """Decide all; arithmetic that stood beside a BatchNorm may be a subject of its own when that is gone."""
+        self._decide_all()
+        while self._find_more():
+            self._decide_all()
         self._join_convolutions()
         return tuple(self.decisions[candidate] for candidate in self._candidates.values())
 
-    def _reserve(self, selection: Selection) -> None:
+    def _find_more(self) -> bool:
+        """Find what there is to decide; whether there was anything that is not known yet."""
+        found = [candidate for candidate in find_candidates(self._scope) if candidate.nodes[-1] not in self._candidates]
+        for candidate in found:
+            self._candidates[candidate.nodes[-1]] = candidate
+            for node in candidate.nodes:
+                self._owner.setdefault(node, candidate)
+            self._reserve(candidate)
+        return bool(found)
+
+    def _reserve(self, candidate: Candidate) -> None:
         """Note which nodes must stay because somebody wants them to."""
-        for candidate in self._candidates.values():
-            try:
-                selection.refuse_unselected(candidate.subject.name)
-            except Refused as refused:
-                self._scope.reserved.update(dict.fromkeys(candidate.nodes, str(refused)))
+        try:
+            self._selection.refuse_unselected(candidate.subject.name)
+        except Refused as refused:
+            self._scope.reserved.update(dict.fromkeys(candidate.nodes, str(refused)))
+
+    def _decide_all(self) -> None:
+        """Those that see constants come first, for what they make is constant to all others; then as the data goes."""
+        is_constant = self._scope.constants.is_constant
+        for candidate in sorted(self._candidates.values(), key=lambda candidate: not is_constant(candidate.source)):
+            self._decide(candidate)
+        while self._ask_again():
+            pass
 
     def _ask_again(self) -> bool:
         """Ask those that were refused, back to front; whether one more went."""

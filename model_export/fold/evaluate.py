@@ -77,7 +77,7 @@ class Evaluation:
             return self._split(node, _present(inputs, 0))
         if is_op(node, "Gemm"):
             return [_gemm(node, inputs, self._edit)]
-        if is_op(node, *KERNELS):
+        if is_op(node, *KERNELS) and not _gives_indices_or_rounds_up(node):
             return [KERNELS[node.op_type](node, inputs)] * len(node.outputs)
         return evaluate_by_reference(node, inputs, self._scope.opset)
 
@@ -144,15 +144,19 @@ def _batchnorm(node: ir.Node, inputs: Inputs) -> Array:
 def _convolution(node: ir.Node, inputs: Inputs) -> Array:
     """Cross-correlation: each output is the sum over the taps of what lies under them."""
     x, weight = _present(inputs, 0), _present(inputs, 1)
-    kernel, groups = weight.shape[2:], int_of(node, "group", 1)
+    windows = _windows(node, x, weight.shape[2:], 0.0)
+    return _with_bias(_summed_under_taps(windows, weight, int_of(node, "group", 1)), inputs)
+
+
+def _windows(node: ir.Node, x: Array, kernel: tuple[int, ...], padding: float) -> Array:
+    """What lies under the taps of a kernel at each of its places: (batch, channels, *places, *taps)."""
     strides, dilations = _steps(node, "strides", kernel), _steps(node, "dilations", kernel)
-    padded = np.pad(x, [(0, 0), (0, 0), *_pads(node, x.shape[2:], kernel, strides, dilations)])
-    spatial_axes = tuple(range(2, x.ndim))
+    pads = [(0, 0), (0, 0), *_pads(node, x.shape[2:], kernel, strides, dilations)]
+    padded = np.pad(x, pads, constant_values=padding)
     extent = tuple(step * (size - 1) + 1 for size, step in zip(kernel, dilations, strict=True))
-    windows = sliding_window_view(padded, extent, axis=spatial_axes)
+    windows = sliding_window_view(padded, extent, axis=tuple(range(2, x.ndim)))
     steps: tuple[slice, ...] = tuple(slice(None, None, step) for step in (1, 1, *strides, *dilations))
-    windows = windows[steps]
-    return _with_bias(_summed_under_taps(windows, weight, groups), inputs)
+    return windows[steps]
 
 
 def _summed_under_taps(windows: Array, weight: Array, groups: int) -> Array:
@@ -164,6 +168,18 @@ def _summed_under_taps(windows: Array, weight: Array, groups: int) -> Array:
     columns = apart.transpose(0, 1, 2, 4, 3).reshape(batch, groups, -1, math.prod(places))
     rows = weight.reshape(groups, weight.shape[0] // groups, -1)
     return (rows @ columns).reshape(batch, weight.shape[0], *places)
+
+
+def _gives_indices_or_rounds_up(node: ir.Node) -> bool:
+    """Whether a MaxPool is of the kind that is left to the reference."""
+    return is_op(node, "MaxPool") and (len(node.outputs) > 1 or bool(int_of(node, "ceil_mode", 0)))
+
+
+def _max_pool(node: ir.Node, inputs: Inputs) -> Array:
+    """The largest under each window; what is padded never is. The reference fails for some paddings."""
+    x = _present(inputs, 0)
+    kernel = ints_of(node, "kernel_shape") or ()
+    return np.asarray(_windows(node, x, kernel, -np.inf).max(axis=tuple(range(-len(kernel), 0))))
 
 
 def _steps(node: ir.Node, name: str, kernel: tuple[int, ...]) -> tuple[int, ...]:
@@ -193,7 +209,7 @@ def _with_bias(y: Array, inputs: Inputs) -> Array:
 
 
 def _transposed_convolution(node: ir.Node, inputs: Inputs) -> Array:
-    """Each input is spread over the taps; padding and the like only cut or move the result, so none is applied."""
+    """Each input is spread over the taps; then padding cuts the edges off."""
     x, weight = _present(inputs, 0), _present(inputs, 1)
     kernel, groups = weight.shape[2:], int_of(node, "group", 1)
     strides, dilations = _steps(node, "strides", kernel), _steps(node, "dilations", kernel)
@@ -209,7 +225,17 @@ def _transposed_convolution(node: ir.Node, inputs: Inputs) -> Array:
             for k, d, n, s in zip(tap, dilations, x.shape[2:], strides, strict=True)
         )
         y[(slice(None), slice(None), *places)] += product.reshape(x.shape[0], num_outputs, *x.shape[2:])
-    return _with_bias(y, inputs)
+    return _with_bias(_without_edges(y, node, kernel), inputs)
+
+
+def _without_edges(y: Array, node: ir.Node, kernel: tuple[int, ...]) -> Array:
+    """Only where pads are stated: where they follow from a wanted shape, more or less of an edge changes no map."""
+    if string_of(node, "auto_pad", "NOTSET") != "NOTSET" or ints_of(node, "output_shape"):
+        return y
+    pads, longer = ints_of(node, "pads") or (0,) * (2 * len(kernel)), ints_of(node, "output_padding")
+    y = np.pad(y, [(0, 0), (0, 0), *((0, more) for more in longer or (0,) * len(kernel))])
+    ends = zip(pads[: len(kernel)], pads[len(kernel) :], y.shape[2:], strict=True)
+    return y[(slice(None), slice(None), *(slice(front, size - back) for front, back, size in ends))]
 
 
 def _recurrent(node: ir.Node, inputs: Inputs) -> Array:  # noqa: ARG001
@@ -249,6 +275,12 @@ def _mean_over_space(node: ir.Node, inputs: Inputs) -> Array:  # noqa: ARG001
     return np.asarray(x.mean(axis=tuple(range(2, x.ndim)), keepdims=True))
 
 
+def _max_over_space(node: ir.Node, inputs: Inputs) -> Array:  # noqa: ARG001
+    """The reference loses axes."""
+    x = _present(inputs, 0)
+    return np.asarray(x.max(axis=tuple(range(2, x.ndim)), keepdims=True))
+
+
 RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 KERNELS: dict[str, Callable[[ir.Node, Inputs], Array]] = {
     "Add": _two(np.add),
@@ -262,10 +294,12 @@ KERNELS: dict[str, Callable[[ir.Node, Inputs], Array]] = {
     "GRU": _recurrent,
     "Gather": _gather,
     "GlobalAveragePool": _mean_over_space,
+    "GlobalMaxPool": _max_over_space,
     "Identity": _first,
     "LSTM": _recurrent,
     "LeakyRelu": _leaky,
     "MatMul": _two(np.matmul),
+    "MaxPool": _max_pool,
     "Mul": _two(np.multiply),
     "Neg": lambda node, inputs: -_present(inputs, 0),  # noqa: ARG005
     "RNN": _recurrent,

@@ -33,16 +33,23 @@ class Latency:
     after_us: float
 
 
-def measure_latency(recording: Recording, comparison: Comparison, after: Path) -> Latency | None:
-    """Time the models before and after on a batch of one; None where one of them does not run here.
+def latency_of(recording: Recording, comparison: Comparison, after: Path) -> Latency | None:
+    """The latency of models that were compared; None where one of them does not run here.
 
     Large ones were timed when they were compared, at the same options, and are not opened once more.
     """
-    if max(_num_bytes(recording.path), _num_bytes(after)) >= SMALL_BYTES:
-        seconds = recording.serving_seconds, comparison.serving_seconds
-        return None if None in seconds else Latency(*(1e6 * each for each in seconds if each is not None))
+    before_seconds, after_seconds = recording.serving_seconds, comparison.serving_seconds
+    if max(_num_bytes(recording.path), _num_bytes(after)) < SMALL_BYTES:
+        return measure_latency(recording.path, after)
+    if before_seconds is None or after_seconds is None:
+        return None
+    return Latency(1e6 * before_seconds, 1e6 * after_seconds)
+
+
+def measure_latency(before: Path, after: Path) -> Latency | None:
+    """Time both models on a batch of one, taking turns; None where one of them does not run here."""
     try:
-        return _measure_in_turns(_plan_run(recording.path), _plan_run(after))
+        return _measure_in_turns(_plan_run(before), _plan_run(after))
     except Exception:  # noqa: BLE001 - whatever keeps a model from running here, there is no time to report
         return None
 

@@ -100,14 +100,18 @@ def _refuse_overflow(edit: Edit) -> None:
 def _refuse_two_names(edit: Edit, scope: Scope) -> None:
     """What takes the place of the model's output takes its name; not what must keep a name of its own."""
     for node in edit.bypassed:
-        if not node.outputs[0].is_graph_output():
-            continue
-        value, maker = node.outputs[0], node
-        while maker in edit.bypassed:
-            value = maker.inputs[edit.bypassed[maker]]
-            maker = value.producer()
-        if maker is None or maker.graph is not scope.graph or value.is_graph_output():
-            raise Refused(f"{value.name} keeps its name, and could not be {node.outputs[0].name} too")
+        output = node.outputs[0]
+        value = _stand_in(output, edit)
+        maker = value.producer()
+        if output.is_graph_output() and (maker is None or maker.graph is not scope.graph or value.is_graph_output()):
+            raise Refused(f"{value.name} keeps its name, and could not be {output.name} too")
+
+
+def _stand_in(value: ir.Value, edit: Edit) -> ir.Value:
+    """What is read instead of a value when the edit is done."""
+    node = value.producer()
+    source = node.inputs[edit.bypassed[node]] if node in edit.bypassed else None  # type: ignore[index]
+    return value if source is None else _stand_in(source, edit)
 
 
 # --- random inputs ---------------------------------------------------------------------------------------------------

@@ -386,8 +386,7 @@ def recurrent(net: Network) -> str:
     weights = [net.normal(1, gates * hidden, inputs), net.normal(1, gates * hidden, hidden)]
     biases = [] if net.maybe(3) else [net.normal(1, 2 * gates * hidden)]
     y = net.quiet_ops(op, x, *weights, *biases, hidden_size=hidden)[0]
-    squeezed = net.op("Squeeze", y, net.ints(1))
-    return squeezed
+    return net.op("Squeeze", y, net.ints(1))
 
 
 def embedding(net: Network) -> str:

@@ -10,8 +10,9 @@ import onnx_ir as ir
 import pytest
 
 from model_export.fold import latency
+from model_export.fold.check import compare, record
 from model_export.fold.files import save_model
-from model_export.fold.latency import measure_latency
+from model_export.fold.latency import latency_of, measure_latency
 from tests.model_export.fold.graphs import GraphBuilder
 
 BUSY_SECONDS = 2  # opening two sessions takes longer while other tests run
@@ -26,14 +27,24 @@ def _save_dense(path: Path, depth: int, width: int = 64) -> Path:
     return path
 
 
-@pytest.mark.parametrize("small_bytes", [latency.SMALL_BYTES, 0])
-def test_a_network_of_many_layers_takes_longer_than_one_of_few(
-    small_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(latency, "SMALL_BYTES", small_bytes)  # in turns, or one after the other as if they were large
+def test_a_network_of_many_layers_takes_longer_than_one_of_few(tmp_path: Path) -> None:
     found = measure_latency(_save_dense(tmp_path / "many.onnx", 40), _save_dense(tmp_path / "few.onnx", 2))
     assert found is not None
     assert found.before_us > 2 * found.after_us > 0
+
+
+def test_large_models_are_timed_while_they_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "SMALL_BYTES", 0)
+    path = _save_dense(tmp_path / "model.onnx", 2)
+    recording = record(path)
+    comparison = compare(recording, path)
+    found = latency_of(recording, comparison, path)
+    assert found is not None
+    assert (found.before_us, found.after_us) == (
+        1e6 * (recording.serving_seconds or 0),
+        1e6 * (comparison.serving_seconds or 0),
+    )
+    assert found.after_us > 0
 
 
 def test_small_models_are_measured_in_well_under_a_second(tmp_path: Path) -> None:
