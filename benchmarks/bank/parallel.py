@@ -39,6 +39,17 @@ def mobileone_block(g: Graph) -> str:
     return g.op("Relu", total)
 
 
+@folds("bn3", "bn1", "bn_same", ops={"Conv": 1, "Add": 0, "ReduceSum": 0})
+def branches_that_are_stacked_and_summed(g: Graph) -> str:
+    """torch.stack(branches).sum(0): the branches are laid side by side along a new axis, and summed over it."""
+    c, x = g.n(3), g.input(g.n(3), g.n(6), g.n(5))
+    large = g.batchnorm(g.conv(x, c, c, bias=False, pads=[1, 1, 1, 1]), c, "bn3")
+    small = g.batchnorm(g.conv(x, c, c, (1, 1), bias=False), c, "bn1")
+    branches = [g.op("Unsqueeze", value, g.ints(0)) for value in (small, g.batchnorm(x, c, "bn_same"), large)]
+    stack = g.op("Concat", *branches, axis=0)
+    return g.op("Relu", g.op("ReduceSum", stack, g.ints(0), keepdims=0))
+
+
 @folds()
 def residual_of_a_dense_layer(g: Graph) -> str:
     """BatchNorm of x plus Gemm of x."""

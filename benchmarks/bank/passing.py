@@ -106,6 +106,16 @@ def split_with_two_batchnorms(g: Graph) -> str:
 
 
 @folds()
+def split_to_a_sequence(g: Graph) -> str:
+    """torch.split as torch's exporter first writes it: a sequence of parts, one of which has a BatchNorm."""
+    half = g.n(6) // 2
+    conv = g.conv(g.input(g.n(3), g.n(7), g.n(5)), g.n(3), 2 * half)
+    parts = g.op("SplitToSequence", conv, g.ints(half, half), axis=1)
+    left, right = (g.op("SequenceAt", parts, g.op("Squeeze", g.ints(k))) for k in range(2))
+    return g.op("Mul", g.op("Sigmoid", left), g.batchnorm(g.op("Identity", right), half))
+
+
+@folds()
 def resize_nearest(g: Graph) -> str:
     """Resize that copies the nearest pixel."""
     attributes: dict[str, Any] = {

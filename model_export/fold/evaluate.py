@@ -262,8 +262,14 @@ def _two(operator: Callable[[Array, Array], Array]) -> Callable[[ir.Node, Inputs
 
 
 def _first(node: ir.Node, inputs: Inputs) -> Array:  # noqa: ARG001
-    """What hands its input on. A Cast between floats is one: here everything is float64."""
+    """What hands its input on."""
     return _present(inputs, 0)
+
+
+def _cast(node: ir.Node, inputs: Inputs) -> Array:
+    """Between floats it hands its input on, for here everything is float64; to anything else it is what it is."""
+    dtype = ir.DataType(int_of(node, "to", 0))
+    return _present(inputs, 0) if dtype in FLOATS else _present(inputs, 0).astype(dtype.numpy())
 
 
 def _transpose(node: ir.Node, inputs: Inputs) -> Array:
@@ -285,7 +291,7 @@ RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 KERNELS: dict[str, Callable[[ir.Node, Inputs], Array]] = {
     "Add": _two(np.add),
     "BatchNormalization": _batchnorm,
-    "Cast": _first,
+    "Cast": _cast,
     "Concat": _concat,
     "Conv": _convolution,
     "ConvTranspose": _transposed_convolution,

@@ -1,7 +1,8 @@
 """Reads and writes ONNX files for the fold: every failure is one sentence, and a file appears whole or not at all.
 
 Weights in files of their own (ONNX's external data) stay there until one is asked for, so that a model larger than
-protobuf's 2 GiB, or than memory, can be folded; the folded model then has its weights in a file beside it too.
+protobuf's 2 GiB, or than memory, can be folded. A folded model has its weights in a file beside it if it is that large,
+or if any of them were and are unchanged.
 """
 
 from __future__ import annotations

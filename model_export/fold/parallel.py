@@ -91,11 +91,8 @@ def _terms(value: ir.Value, scope: Scope) -> tuple[Term, list[Term]]:
 
 
 def _only_add_that_reads(value: ir.Value, scope: Scope) -> ir.Node | None:
-    uses = list(value.uses())
-    if len(uses) != 1 or value.is_graph_output():
-        return None
-    node = uses[0].node
-    return node if is_op(node, "Add") and node.graph is scope.graph and _is_plain_sum(node, scope) else None
+    node = scope.only_reader(value)
+    return node if node is not None and is_op(node, "Add") and _is_plain_sum(node, scope) else None
 
 
 def _is_plain_sum(add: ir.Node, scope: Scope) -> bool:
@@ -142,10 +139,17 @@ def _without(gone: Term, taker: Term) -> Edit:
 def _layer_that_reads(node: ir.Node | None, source: ir.Value, scope: Scope) -> ir.Node:
     """The layer that makes a term from `source`, and whose result only the sum reads."""
     layer = node if node is None else matmul.product_of(node, scope) or node
-    if layer is None or not is_op(layer, *BESIDE) or source not in layer.inputs[:1]:
+    if layer is None or not is_op(layer, *BESIDE) or source not in _data_of(layer, scope):
         raise Refused(f"{name_of(node) if node else 'an input'} is no layer that reads {source.name}")
     scope.refuse_other_readers(layer.outputs[0])
     return layer
+
+
+def _data_of(layer: ir.Node, scope: Scope) -> list[ir.Value | None]:
+    """What the layer reads as its data: a product, on the side where its constant is not."""
+    if is_op(layer, "MatMul"):
+        return [value for value in layer.inputs if not scope.constants.is_constant(value)]
+    return list(layer.inputs[:1])
 
 
 def _beside_gemm(node: ir.Node, affine: Affine, scope: Scope) -> Edit:

@@ -110,7 +110,7 @@ def _refuse_two_names(edit: Edit, scope: Scope) -> None:
 def _stand_in(value: ir.Value, edit: Edit) -> ir.Value:
     """What is read instead of a value when the edit is done."""
     node = value.producer()
-    source = node.inputs[edit.bypassed[node]] if node in edit.bypassed else None  # type: ignore[index]
+    source = None if node is None or node not in edit.bypassed else node.inputs[edit.bypassed[node]]
     return value if source is None else _stand_in(source, edit)
 
 
@@ -155,11 +155,20 @@ def _sizes(value: ir.Value, node: ir.Node, scope: Scope, *, smallest: int | None
     if asked is not None and len(asked) == len(lengths):
         pairs = zip(lengths, asked, strict=True)
         lengths = tuple(length if isinstance(length, int) else wanted or length for length, wanted in pairs)
-    return tuple(_size(axis, length, len(lengths), smallest) for axis, length in enumerate(lengths))
+    batches = _names_of_batches(scope)
+    return tuple(
+        BATCH if length in batches else _size(axis, length, len(lengths), smallest)
+        for axis, length in enumerate(lengths)
+    )
+
+
+def _names_of_batches(scope: Scope) -> set[str]:
+    """The names of first axes: each stands for the same size wherever it stands, as behind the times of a sequence."""
+    firsts = {lengths[0] for value in scope.graph.inputs if (lengths := scope.shapes.of(value))}
+    return {length for length in firsts if isinstance(length, str)}
 
 
 def _size(axis: int, length: Length, rank: int, smallest: int | None) -> int:
-    """The same size for the same name, wherever it stands."""
     if not isinstance(length, int):
         return BATCH if axis == 0 else max(smallest or 0, UNKNOWN)
     if smallest is not None and rank > 2 and axis >= 2:
@@ -169,10 +178,12 @@ def _size(axis: int, length: Length, rank: int, smallest: int | None) -> int:
 
 def _asked_by(node: ir.Node, value: ir.Value, scope: Scope) -> Lengths | None:
     """What the layer that reads a value of unknown shape wants of it."""
-    weight = input_of(node, 1)
+    side = 0 if is_op(node, "MatMul") and node.inputs[1] is value else 1
+    weight, rank = input_of(node, side), scope.shapes.rank(value) or 0
     if not is_op(node, *ASKED) or weight is None or not scope.constants.is_constant(weight):
         return None
-    return ASKED[node.op_type](node, scope.constants.read(weight, "the weight").shape, scope.shapes.rank(value) or 0)
+    shape = scope.constants.read(weight, "the weight").shape
+    return ASKED[node.op_type](node, shape, rank) if side == 1 else (*(None,) * (rank - 2), shape[-1], None)
 
 
 def _asked_by_gemm(node: ir.Node, weight: tuple[int, ...], rank: int) -> Lengths:  # noqa: ARG001

@@ -46,6 +46,13 @@ class Scope:
                 raise Refused(f"{value.name} is read by {name} in the body of a control-flow node", by=(name,))
         return uses
 
+    def only_reader(self, value: ir.Value) -> ir.Node | None:
+        """The one node that reads the value, where nobody else sees it."""
+        uses = list(value.uses())
+        if len(uses) != 1 or value.is_graph_output() or uses[0].node.graph is not self.graph:
+            return None
+        return uses[0].node
+
     def refuse_other_readers(self, value: ir.Value) -> None:
         """Make sure that only one node reads the value.
 

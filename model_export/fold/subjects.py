@@ -82,7 +82,7 @@ def _chain(node: ir.Node, scope: Scope) -> list[ir.Node]:
     following: ir.Node | None = node
     while following is not None and len(chain) < MAX_CHAIN and _is_arithmetic(following, scope):
         chain.append(following)
-        following = _only_reader(following.outputs[0], scope)
+        following = scope.only_reader(following.outputs[0])
     return chain
 
 
@@ -96,19 +96,12 @@ def _is_arithmetic(node: ir.Node, scope: Scope) -> bool:
     return True
 
 
-def _only_reader(value: ir.Value, scope: Scope) -> ir.Node | None:
-    uses = list(value.uses())
-    if len(uses) != 1 or value.is_graph_output() or uses[0].node.graph is not scope.graph:
-        return None
-    return uses[0].node
-
-
 def _stands_for_a_batchnorm(chain: list[ir.Node], scope: Scope) -> bool:
     if not any(is_op(node, *SCALING) for node in chain) or not any(is_op(node, *SHIFTING) for node in chain):
         return False
     first = read_pointwise(chain[0], scope)
     source = chain[0].inputs[first.index]
-    reader = _only_reader(chain[-1].outputs[0], scope)
+    reader = scope.only_reader(chain[-1].outputs[0])
     if source is None or _is_normalised(source) or is_batchnorm_output(source) or (reader and is_batchnorm(reader)):
         return False
     return _varies_along_one_axis([read_pointwise(node, scope).affine for node in chain])

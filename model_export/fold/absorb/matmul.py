@@ -80,7 +80,7 @@ def bias_add(node: ir.Node, scope: Scope) -> ir.Node | None:
     In between may stand nodes that change nothing at all, such as Keras' casts from float32 to float32.
     """
     value = _last_same(node.outputs[0], scope)
-    reader = _only_reader(value, scope)
+    reader = scope.only_reader(value)
     if reader is None or not is_op(reader, "Add") or scope.opset < 7:
         return None
     return reader if _added(reader, value, node, scope) is not None else None
@@ -100,18 +100,11 @@ def product_of(add: ir.Node, scope: Scope) -> ir.Node | None:
 def _last_same(value: ir.Value, scope: Scope) -> ir.Value:
     """The value at the end of a chain of nodes that change nothing."""
     for _ in range(MAX_CASTS):
-        reader = _only_reader(value, scope)
+        reader = scope.only_reader(value)
         if reader is None or not _changes_nothing(reader, scope):
             break
         value = reader.outputs[0]
     return value
-
-
-def _only_reader(value: ir.Value, scope: Scope) -> ir.Node | None:
-    uses = list(value.uses())
-    if len(uses) != 1 or value.is_graph_output() or uses[0].node.graph is not scope.graph:
-        return None
-    return uses[0].node
 
 
 def _changes_nothing(node: ir.Node, scope: Scope) -> bool:
@@ -123,7 +116,7 @@ def _changes_nothing(node: ir.Node, scope: Scope) -> bool:
 def nodes_before_bias(node: ir.Node, add: ir.Node, scope: Scope) -> list[ir.Value]:
     """The product, and what is handed on unchanged up to the Add of its bias."""
     values = [node.outputs[0]]
-    while (reader := _only_reader(values[-1], scope)) is not None and reader is not add:
+    while (reader := scope.only_reader(values[-1])) is not None and reader is not add:
         values.append(reader.outputs[0])
     return values
 
@@ -131,6 +124,8 @@ def nodes_before_bias(node: ir.Node, add: ir.Node, scope: Scope) -> list[ir.Valu
 def _read(node: ir.Node, scope: Scope) -> _Product:
     if scope.opset < 7:
         raise Refused(f"{name_of(node)} is of opset {scope.opset}, whose Add broadcasts a bias by other rules")
+    if len(node.inputs) != 2:
+        raise Refused(f"{name_of(node)} has {len(node.inputs)} inputs, expected 2")
     is_constant = [scope.constants.is_constant(value) for value in node.inputs]
     side = 1 if not is_constant[0] else 0
     weight = scope.constants.read(node.inputs[side], f"the weight of {name_of(node)}")

@@ -159,13 +159,13 @@ def _resize(node: ir.Node, affine: Affine, scope: Scope) -> Affine:
 
 
 def _scale(node: ir.Node, axis: int, rank: int, scope: Scope) -> float:
-    """How much longer an axis is said to become: at 1.1, 4 stay 4, and are interpolated yet. 1 where sizes are given."""
+    """How much longer an axis is to become: at 1.1, 4 stay 4 but are interpolated. 1 where sizes are given."""
     scales = input_of(node, 2 if node.op_type == "Resize" and scope.opset >= 11 else 1)
     if scales is None or not scope.constants.is_constant(scales):
         return 1.0
     values = scope.constants.array(scales, f"the scales of {name_of(node)}")
     axes = [named % rank for named in ints_of(node, "axes") or range(rank)]
-    return dict(zip(axes, values.tolist(), strict=False)).get(axis, 1.0)
+    return float(dict(zip(axes, values.tolist(), strict=False)).get(axis, 1.0))
 
 
 def _resize_forward(node: ir.Node, index: int, affine: Affine, scope: Scope) -> dict[int, Affine]:

@@ -175,7 +175,7 @@ def refuse_unfit(arrays: Arrays) -> None:
     grows = [(n, m) for n, m in zip(small.shape, large.shape, strict=True) if n != m]
     if small.size == 0 or large.size > MAX_SIZE or len(grows) > 1 or any(n * BATCHES[1] != m for n, m in grows):
         raise Impossible
-    if small.dtype.kind == "f" and not np.abs(large.astype(np.float64)).max() <= MAX_VALUE:
+    if small.dtype.kind == "f" and any(not np.abs(array.astype(np.float64)).max() <= MAX_VALUE for array in arrays):
         raise Impossible
 
 
@@ -473,7 +473,8 @@ def shuffle(net: Network) -> str:
 def expand(net: Network) -> str:
     x = net.value(2, 3)
     shape = tuple(n if n is not None else 1 for n in net.shape(x))
-    return net.op("Expand", x, net.ints(*net.pick([(net.size, *shape), (1, *shape), shape, (net.size,) * len(shape)])))
+    targets = [(net.size, *shape), (1, *shape), shape, (1, *(net.size,) * (len(shape) - 1))]
+    return net.op("Expand", x, net.ints(*net.pick(targets)))
 
 
 def pad(net: Network) -> str:
@@ -616,7 +617,7 @@ def conditional(net: Network) -> str:
         raise Impossible
     x = net.value(2, 3, 4)
     total = net.quiet_ops("ReduceSum", x, keepdims=0)[0]
-    condition = net.quiet_ops("Less", total, net.constant(net.pick([-1e6, 0.0, 1e6]), shared=False))[0]
+    condition = net.quiet_ops("Less", total, net.constant(net.pick([-6e4, 0.0, 6e4]), shared=False))[0]
     names = [f"branch{len(net.nodes)}_{which}" for which in ("then", "else")]
     bodies = [_body(net, name, x) for name in names]
     node = helper.make_node("If", [condition], [f"if{len(net.nodes)}_out"], name=f"if{len(net.nodes)}")

@@ -25,7 +25,7 @@ def a_batchnorm_of_other_channels_than_the_layers(b: GraphBuilder) -> ir.Model:
     return b.model((4,), [b.batchnorm(b.gemm("x", 4, 4, "dense"), 3, "bn")])
 
 
-@stops(channels.refuse_reading_elsewhere, "does not read it as its input", "next", "uncheckable")
+@stops(channels.refuse_reading_elsewhere, "does not read it as its input", "next", "wrong")
 def a_first_state_that_is_normalised(b: GraphBuilder) -> ir.Model:
     b.constant("axes", np.array([0], dtype=np.int64))
     state = b.node("Unsqueeze", [b.batchnorm("x", 4, "bn"), "axes"], "state")

@@ -45,7 +45,9 @@ class Operator:
         names = [f"y{k}" for k in range(len(self.shapes))]
         outputs = [f"out{k}" for k in range(self.num_outputs)]
         b.nodes.append(helper.make_node(self.op, [*names, *others], outputs, name="node", **self.attributes))
-        values = [helper.make_tensor_value_info(n, TensorProto.DOUBLE, s) for n, s in zip(names, self.shapes, strict=True)]
+        values = [
+            helper.make_tensor_value_info(n, TensorProto.DOUBLE, s) for n, s in zip(names, self.shapes, strict=True)
+        ]
         return b.model((1,), outputs, inputs=tuple(values))
 
 
@@ -224,7 +226,9 @@ class MaxPool(OpRun):
 
     op_domain = ""
 
-    def _run(self, x: Any, kernel_shape: Any = None, pads: Any = None, strides: Any = None, **_: Any) -> tuple[Any, ...]:
+    def _run(
+        self, x: Any, kernel_shape: Any = None, pads: Any = None, strides: Any = None, **_: Any
+    ) -> tuple[Any, ...]:
         rank = len(kernel_shape)
         pairs = zip(pads[:rank], pads[rank:], strict=True)
         padded = np.pad(x, [(0, 0), (0, 0), *pairs], constant_values=-np.inf)
@@ -326,7 +330,7 @@ def test_a_positive_factor_that_is_the_same_everywhere_is_let_through_in_both_di
     model = operator.model()
     scope, node = _scope_and_node(model)
     is_constant_pad = operator.op == "Pad" and operator.attributes["mode"] == "constant" and operator.others[1]
-    if is_constant_pad or operator.op in {"Div"}:
+    if is_constant_pad or operator.op == "Div":
         return
     if operator.op not in ONE_WAY["forward"]:
         assert carry_forward(node, 0, _plain(len(operator.shapes[0])), scope)

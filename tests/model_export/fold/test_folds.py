@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from model_export.fold import fold
 from model_export.fold.check import compare_models
-from tests.model_export.fold.graphs import GraphBuilder, fold_and_compare, num_batchnorms
+from tests.model_export.fold.graphs import GraphBuilder, assert_same_answers, fold_and_compare, num_batchnorms
 
 Build = Callable[[GraphBuilder], tuple[str, tuple[int, ...]]]
 
@@ -251,6 +251,57 @@ def _branch(b: GraphBuilder, body: GraphBuilder, output: str) -> str:
     b.constant("yes", np.array(1, dtype=np.int64))
     condition = b.node("Cast", ["yes"], "bool", to=TensorProto.BOOL)
     return b.node("If", [condition], "branch", then_branch=then, else_branch=other)
+
+
+def test_a_batchnorm_behind_a_sum_whose_terms_have_the_batch_on_different_axes_folds() -> None:
+    """One code word a sequence, and the sequences by time: the batch is axis 0 of the one and axis 1 of the other."""
+    b = GraphBuilder(np.random.default_rng(13))
+    axes = b.constant("axes", np.array([0], dtype=np.int64))
+    by_time = b.node("MatMul", ["s", b.weight("w", 4, 4)], "times")
+    total = b.node("Add", [by_time, b.node("Unsqueeze", [b.gemm("x", 4, 4, "word"), axes], "once")], "sum")
+    turned = b.node("Transpose", [total], "turned", perm=[1, 2, 0])
+    sequence = helper.make_tensor_value_info("s", TensorProto.DOUBLE, [5, "batch", 4])
+    model = b.model((4,), [b.batchnorm(turned, 4, "bn")], inputs=(sequence,))
+    assert fold(model).report.entries[0].into == ("times", "word")
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (2, 4, 4)])
+def test_a_batchnorm_beside_a_product_from_the_left_goes_onto_the_diagonal(shape: tuple[int, ...]) -> None:
+    """W x + BN(x), where the channels are the rows of x; also onto that of each matrix of a batch."""
+    b = GraphBuilder(np.random.default_rng(14))
+    product = b.node("MatMul", [b.weight("w", *shape), "x"], "dense")
+    total = b.node("Add", [b.batchnorm("x", 4, "bn"), product], "sum")
+    folded = fold_and_compare(b.model((4, 5), [total], batch=2), (4, 5), batches=(2,))
+    assert folded.report.entries[0].direction == "parallel"
+
+
+@pytest.mark.parametrize("pads", [[1, 0], [1, 1], [2, 2], [0, 2]])
+def test_a_batchnorm_before_a_maximum_whose_last_window_lies_over_padding_folds(pads: list[int]) -> None:
+    """onnx.reference can not compute it, so that the answers here are those of the maximum of a padded value."""
+    b = GraphBuilder(np.random.default_rng(12))
+    normal = b.batchnorm("x", 3, "bn", positive=True)
+    pooled = b.node("MaxPool", [normal], "pool", kernel_shape=[3], pads=pads)
+    model = b.model((3, 6), [b.node("Conv", [pooled, b.weight("w", 2, 3, 1)], "conv")])
+    folded = fold(model)
+    assert folded.report.entries[0].into == ("conv",)
+    x = np.random.default_rng(1).normal(size=(2, 3, 6))
+    assert_same_answers(_padded_apart(model, pads), _padded_apart(folded.model, pads), x)
+
+
+def _padded_apart(model: ir.Model, pads: list[int]) -> ir.Model:
+    """The same with a Pad of −∞ before the maximum."""
+    model = model.clone()
+    pool = next(node for node in model.graph if node.op_type == "MaxPool")
+    values = {"around": np.array([0, 0, pads[0], 0, 0, pads[1]]), "least": np.array(-np.inf)}
+    initializers = [ir.Value(name=name, const_value=ir.tensor(array, name=name)) for name, array in values.items()]
+    for value in initializers:
+        model.graph.register_initializer(value)
+    pad = ir.Node("", "Pad", [pool.inputs[0], *initializers], name="pad")
+    pad.outputs[0].name = "padded"
+    model.graph.insert_before(pool, pad)
+    pool.replace_input_with(0, pad.outputs[0])
+    del pool.attributes["pads"]
+    return model
 
 
 def test_a_weight_that_two_layers_share_is_copied_before_it_is_changed() -> None:

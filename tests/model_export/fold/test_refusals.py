@@ -262,6 +262,63 @@ def test_a_batchnorm_with_inputs_missing_is_kept_and_says_so(num_inputs: int) ->
     assert "(absent) is not constant" in entry.reason
 
 
+def _layer_between(op: str, inputs: list[str], **attributes: Any) -> Build:
+    """A layer or a node in its place, with a BatchNorm on each side."""
+
+    def build(b: GraphBuilder) -> tuple[list[str], tuple[int, ...]]:
+        weights = {"w": (4, 4, 1), "m": (4, 4), "c": (4,), "k": (4, 1)}
+        given = [b.weight(name, *weights[name]) if name in weights else name for name in inputs]
+        for name, values in {"axes": [2], "pads": [0, 0, 1, 0, 0, 1], "zero": [0], "far": [9]}.items():
+            b.constant(name, np.array(values, dtype=np.int64))
+        before = b.batchnorm("x", 4, "before")
+        node = b.node(op, [before if name == "x" else name for name in given], "node", **attributes)
+        return [b.batchnorm(node, 4, "behind")], (4,) if op in {"Gemm", "MatMul"} else (4, 5)
+
+    return build
+
+
+SPOILED = [
+    _layer_between("Gemm", ["x", "m", "c"]),
+    _layer_between("MatMul", ["x", "m"]),
+    _layer_between("Conv", ["x", "w", "c"]),
+    _layer_between("ConvTranspose", ["x", "w", "c"]),
+    _layer_between("Add", ["x", "k"]),
+    _layer_between("Div", ["x", "k"]),
+    _layer_between("Sum", ["x", "k"]),
+    _layer_between("PRelu", ["x", "k"]),
+    _layer_between("Concat", ["x", "x"], axis=2),
+    _layer_between("Slice", ["x", "zero", "far", "axes"]),
+    _layer_between("Pad", ["x", "pads"], mode="edge"),
+    _layer_between("ReduceMean", ["x", "axes"]),
+    _layer_between("Cast", ["x"], to=TensorProto.DOUBLE),
+    _layer_between("MaxPool", ["x"], kernel_shape=[2]),
+]
+
+
+@pytest.mark.parametrize("build", SPOILED)
+def test_a_node_whose_inputs_or_attributes_are_missing_is_no_reason_for_a_traceback(build: Build) -> None:
+    """The model is not valid. Whatever becomes of its BatchNorms, each has an entry."""
+    for spoil in _ways_to_spoil():
+        b = GraphBuilder(np.random.default_rng(0))
+        outputs, instance_shape = build(b)
+        model = b.model(instance_shape, outputs)
+        spoil(next(node for node in model.graph if node.name == "node"))
+        names = [entry.batchnorm for entry in fold(model).report.entries if entry.form == "BatchNormalization"]
+        assert names == ["before", "behind"]
+
+
+def _ways_to_spoil() -> list[Callable[[ir.Node], object]]:
+    """Cut off all inputs from one on, leave one out, or forget the attributes."""
+    cut = [lambda node, k=k: node.resize_inputs(min(k, len(node.inputs))) for k in range(3)]
+    left_out = [lambda node, k=k: k < len(node.inputs) and node.replace_input_with(k, None) for k in range(3)]
+    return [*cut, *left_out, lambda node: node.attributes.clear()]
+
+
+def test_parameters_of_other_lengths_than_one_another_are_refused() -> None:
+    (entry,) = fold(_dense_and_batchnorm(var=[1.0]).model((4,), ["bn_out"])).report.entries
+    assert "expected one value a channel" in entry.reason
+
+
 def test_a_chain_too_long_to_follow_is_kept_and_says_so() -> None:
     b = GraphBuilder(np.random.default_rng(0))
     value = b.gemm("x", 4, 4, "dense")
