@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -54,15 +55,20 @@ def prove(edit: Edit, scope: Scope) -> float:
 
 
 def _measured(edit: Edit, scope: Scope, nodes: list[ir.Node]) -> float:
-    """At small sizes where sizes do not matter, for that is cheap; else at those that are proved."""
+    """At small sizes where sizes do not matter, for that is cheap; else at those that are proved.
+
+    At last with a batch as long as any free axis: it may have been moved to one of those.
+    """
     if all(is_op(node, *SIZE_FREE) for node in nodes):
         with contextlib.suppress(ValueError, IndexError):  # as where two branches shrink to different sizes
-            return _largest_difference(edit, scope, nodes, small=True)
-    return _largest_difference(edit, scope, nodes, small=False)
+            return _largest_difference(edit, scope, nodes, Sizes(max(_extent(node, scope) for node in nodes) + 2))
+    with contextlib.suppress(ValueError, IndexError):
+        return _largest_difference(edit, scope, nodes, Sizes())
+    return _largest_difference(edit, scope, nodes, Sizes(batch=UNKNOWN))
 
 
-def _largest_difference(edit: Edit, scope: Scope, nodes: list[ir.Node], *, small: bool) -> float:
-    inputs = _random_inputs(scope, nodes, small=small)
+def _largest_difference(edit: Edit, scope: Scope, nodes: list[ir.Node], sizes: Sizes) -> float:
+    inputs = _random_inputs(scope, nodes, sizes)
     before = Evaluation(scope, inputs, Edit()).run(nodes)
     after = Evaluation(scope, inputs, edit).run(nodes)
     seen = _seen_from_outside(nodes)
@@ -117,36 +123,43 @@ def _stand_in(value: ir.Value, edit: Edit) -> ir.Value:
 # --- random inputs ---------------------------------------------------------------------------------------------------
 
 
-def _random_inputs(scope: Scope, nodes: list[ir.Node], *, small: bool) -> Values:
+@dataclass(frozen=True)
+class Sizes:
+    """How long values are drawn: the batch, and where `smallest` is given, no axis of places longer than that."""
+
+    smallest: int | None = None
+    batch: int = BATCH
+
+
+def _random_inputs(scope: Scope, nodes: list[ir.Node], sizes: Sizes) -> Values:
     rng = np.random.default_rng(SEED)
     made = {value for node in nodes for value in node.outputs}
-    smallest = max((_extent(node, scope) for node in nodes), default=1) + 2
     inputs: Values = {}
     for node in nodes:
         for index, value in enumerate(node.inputs):
             if value is None or value in made or value in inputs or scope.constants.is_constant(value):
                 continue
-            array = _random(node, index, value, scope, rng, smallest=smallest if small else None)
+            array = _random(node, index, value, scope, rng, sizes)
             if array is not None:
                 inputs[value] = array
     return inputs
 
 
-def _random(  # noqa: PLR0913 - one value, its reader, and how it is drawn
-    node: ir.Node, index: int, value: ir.Value, scope: Scope, rng: np.random.Generator, *, smallest: int | None
+def _random(  # noqa: PLR0913, PLR0917 - one value, its reader, and how it is drawn
+    node: ir.Node, index: int, value: ir.Value, scope: Scope, rng: np.random.Generator, sizes: Sizes
 ) -> Array | None:
     """Standard normal values; whole numbers where they look up rows; nothing where a shape is computed."""
     if is_op(node, "Gather") and index == 1:
         rows = scope.constants.read(node.inputs[0], "the table").shape[0]
-        return rng.integers(0, rows, size=_sizes(value, node, scope, smallest=None))
+        return rng.integers(0, rows, size=_sizes(value, node, scope, Sizes(batch=sizes.batch)))
     if index > 0 and value.dtype is not None and value.dtype not in FLOATS:
         return None
     if is_op(node, "GRU", "LSTM", "RNN") and index > 0:
         return None
-    return rng.normal(size=_sizes(value, node, scope, smallest=smallest))
+    return rng.normal(size=_sizes(value, node, scope, sizes))
 
 
-def _sizes(value: ir.Value, node: ir.Node, scope: Scope, *, smallest: int | None) -> tuple[int, ...]:
+def _sizes(value: ir.Value, node: ir.Node, scope: Scope, sizes: Sizes) -> tuple[int, ...]:
     proved = scope.shapes.of(value)
     asked = _asked_by(node, value, scope)
     lengths = proved if proved is not None else asked
@@ -157,7 +170,7 @@ def _sizes(value: ir.Value, node: ir.Node, scope: Scope, *, smallest: int | None
         lengths = tuple(length if isinstance(length, int) else wanted or length for length, wanted in pairs)
     batches = _names_of_batches(scope)
     return tuple(
-        BATCH if length in batches else _size(axis, length, len(lengths), smallest)
+        sizes.batch if length in batches else _size(axis, length, len(lengths), sizes)
         for axis, length in enumerate(lengths)
     )
 
@@ -168,11 +181,11 @@ def _names_of_batches(scope: Scope) -> set[str]:
     return {length for length in firsts if isinstance(length, str)}
 
 
-def _size(axis: int, length: Length, rank: int, smallest: int | None) -> int:
+def _size(axis: int, length: Length, rank: int, sizes: Sizes) -> int:
     if not isinstance(length, int):
-        return BATCH if axis == 0 else max(smallest or 0, UNKNOWN)
-    if smallest is not None and rank > 2 and axis >= 2:
-        return min(length, smallest)
+        return sizes.batch if axis == 0 else max(sizes.smallest or 0, UNKNOWN)
+    if sizes.smallest is not None and rank > 2 and axis >= 2:
+        return min(length, sizes.smallest)
     return length
 
 

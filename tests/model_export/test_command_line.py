@@ -54,10 +54,60 @@ def test_fold_says_how_far_the_models_differ_on_random_instances(model_path: Pat
     assert "largest difference" in done.stdout
 
 
+def test_the_report_also_holds_totals_the_comparison_and_the_latency(model_path: Path) -> None:
+    _run("fold", "in.onnx", "out.onnx", "--report", "ledger.json", cwd=model_path.parent)
+    report = json.loads((model_path.parent / "ledger.json").read_text())
+    assert report["totals"] == {"folded": 1, "merged": 0, "kept": 1}
+    assert 0 <= report["comparison"]["in_noise_floors"] < 30
+    assert report["latency"]["after_us"] > 0
+
+
+def test_what_is_to_be_kept_is_kept_and_then_the_model_is_the_original(model_path: Path) -> None:
+    done = _run("fold", "in.onnx", "out.onnx", "--keep", "sec*", cwd=model_path.parent)
+    assert "it is to be kept: --keep sec*" in done.stdout
+    assert (model_path.parent / "out.onnx").read_bytes() == model_path.read_bytes()
+
+
+def test_folding_what_was_folded_changes_no_byte(model_path: Path) -> None:
+    folder = model_path.parent
+    _run("fold", "in.onnx", "once.onnx", cwd=folder)
+    _run("fold", "once.onnx", "twice.onnx", cwd=folder)
+    assert (folder / "once.onnx").read_bytes() == (folder / "twice.onnx").read_bytes() != model_path.read_bytes()
+
+
+def test_a_check_writes_nothing(model_path: Path) -> None:
+    done = _run("fold", "in.onnx", "--check-only", cwd=model_path.parent)
+    assert "nothing: this was a check only" in done.stdout
+    assert [path.name for path in model_path.parent.iterdir()] == ["in.onnx"]
+
+
+def test_explain_tells_one_story_and_writes_nothing(model_path: Path) -> None:
+    done = _run("fold", "in.onnx", "--explain", "first", cwd=model_path.parent)
+    assert done.stdout.startswith("first: kept")
+    assert "blocked   by conv" in done.stdout
+    assert "second" not in done.stdout
+    assert [path.name for path in model_path.parent.iterdir()] == ["in.onnx"]
+
+
+def test_diff_of_a_model_and_its_fold_says_that_they_answer_alike(model_path: Path) -> None:
+    _run("fold", "in.onnx", "out.onnx", cwd=model_path.parent)
+    done = _run("diff", "in.onnx", "out.onnx", cwd=model_path.parent)
+    assert (done.returncode, "They answer alike" in done.stdout) == (0, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         (("fold", "absent.onnx", "out.onnx"), "there is no such file"),
+        (("fold", "in.onnx"), "OUT.onnx is missing"),
+        (("fold", "in.onnx", "out.onnx", "--check-only"), "--check-only writes no model"),
+        (
+            ("fold", "in.onnx", "out.onnx", "--keep", "third"),
+            "no BatchNorm is called third; the model has first, second",
+        ),
+        (("fold", "in.onnx", "--explain", "third"), "no BatchNorm is called third; the model has first, second"),
+        (("fold", "in.onnx", "out.onnx", "--report", "in.onnx"), "name two files"),
+        (("diff", "in.onnx", "absent.onnx"), "there is no such file"),
         (("fold", "in.onnx", "in.onnx/out.onnx"), "can not be written"),
         (("inspect", "."), "it has no manifest.json"),
         (("export", "absent.ckpt", "--out", "models/a/1"), "there is no checkpoint absent.ckpt"),
@@ -124,7 +174,7 @@ def test_help_says_how_keras_momentum_is_converted() -> None:
     assert "their 0.99 is 0.01 here" in words
 
 
-@pytest.mark.parametrize("command", ["train", "export", "fold", "inspect", "demo"])
+@pytest.mark.parametrize("command", ["train", "export", "fold", "diff", "inspect", "demo"])
 def test_every_command_explains_itself(command: str) -> None:
     done = _run(command, "--help")
     assert done.returncode == 0

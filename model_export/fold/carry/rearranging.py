@@ -29,7 +29,10 @@ def _data(node: ir.Node, index: int) -> ir.Value:
 
 
 def _permutation(node: ir.Node, rank: int) -> tuple[int, ...]:
-    return ints_of(node, "perm") or tuple(reversed(range(rank)))
+    permutation = ints_of(node, "perm") or tuple(reversed(range(rank)))
+    if len(permutation) != rank:
+        raise Refused(f"Transpose ({name_of(node)}) turns {len(permutation)} axes of {rank}", by=(name_of(node),))
+    return permutation
 
 
 def _transpose_forward(node: ir.Node, index: int, affine: Affine, scope: Scope) -> dict[int, Affine]:  # noqa: ARG001

@@ -592,7 +592,8 @@ def pool(net: Network) -> str:
 
 
 def global_pool(net: Network) -> str:
-    return net.op(net.pick(["GlobalAveragePool", "GlobalMaxPool"]), net.value(3, 4))
+    x = net.value(3, 4)  # of three axes, the reference's GlobalMaxPool makes two
+    return net.op(net.pick(["GlobalAveragePool", "GlobalMaxPool"]) if net.rank(x) == 4 else "GlobalAveragePool", x)
 
 
 def reduce(net: Network) -> str:

@@ -125,7 +125,7 @@ def a_dropout_that_drops(b: GraphBuilder) -> ir.Model:
     return b.model((4,), [b.gemm(dropped, 4, 3, "dense")])
 
 
-@stops(activations._cast, "between floating-point", "next", "unseen")
+@stops(activations._cast, "between floating-point", "next", "wrong")
 def a_cast_to_whole_numbers(b: GraphBuilder) -> ir.Model:
     whole = b.node("Cast", [b.batchnorm("x", 4, "bn")], "whole", to=TensorProto.INT64)
     return b.model((4,), [b.gemm(b.node("Cast", [whole], "back", to=TensorProto.DOUBLE), 4, 3, "dense")])

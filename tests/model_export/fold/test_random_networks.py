@@ -242,3 +242,19 @@ def test_a_resize_that_interpolates_among_as_many_channels_as_before_is_refused_
     hidden = b.node("Resize", [hidden, "", "scales"], "resize", mode="linear")
     folded = fold_and_compare(b.model((3, 3, 3), [b.batchnorm(hidden, 3, "bn")]), (3, 3, 3))
     assert "is not proved to leave the channels" in folded.report.entries[0].reason
+
+
+def test_a_fold_beside_layers_of_which_the_batch_became_a_place_can_be_checked() -> None:
+    b = _builder()
+    x = b.node("Transpose", ["x"], "transpose", perm=[3, 1, 0, 2])
+    layers = [b.node("Conv", [x, b.weight(f"weight{k}", 3, 3, k, k)], f"conv{k}", pads=[k // 2] * 4) for k in (3, 1)]
+    y = b.node("Add", [b.batchnorm(x, 3, "bn"), b.node("Add", layers, "inner")], "outer")
+    assert num_batchnorms(fold_and_compare(b.model((3, 3, 3), [y]), (3, 3, 3)).model) == 0
+
+
+def test_a_transpose_of_fewer_axes_than_there_are_is_refused_without_a_traceback() -> None:
+    b = _builder()
+    hidden = b.node("Transpose", [b.node("GlobalMaxPool", [b.batchnorm("x", 3, "bn")], "pool")], "turn", perm=[1, 0])
+    model = b.model((3, 3), [b.node("Add", ["x", "x"], "other")])
+    assert hidden == "turn_out"
+    assert fold(model).report.entries[0].outcome == "kept"
