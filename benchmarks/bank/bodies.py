@@ -1,8 +1,8 @@
-"""BatchNorms inside the body of an If and inside a model's own function."""
+"""BatchNorms inside the body of an If, Loop or Scan and inside a model's own function."""
 
 from __future__ import annotations
 
-from onnx import GraphProto, helper, numpy_helper
+from onnx import GraphProto, TensorProto, helper, numpy_helper
 
 from benchmarks.bank.case import folds, keeps
 from benchmarks.bank.graph import EPS, Graph, batchnorm_parameters
@@ -100,3 +100,39 @@ def function_with_parameters_of_its_caller(g: Graph) -> str:
         parameters = [g.constant(one) for one in batchnorm_parameters(g.draw, g.n(4)).values()]
         value = g.op("Sigmoid", g.op("Normal", value, *parameters, domain="local"))
     return value
+
+
+@folds()
+def loop_that_applies_a_layer_twice(g: Graph) -> str:
+    """Gemm and BatchNorm in the body of a Loop, whose input is what the last turn gave."""
+    n = g.n(5)
+    x, turns = g.input(n), g.op("Squeeze", g.ints(2))
+    body = g.body("loop")
+    result = body.op("Sigmoid", body.batchnorm(body.gemm("state", n, n), n))
+    go_on = body.op("Identity", "go")
+    inputs = [
+        helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+        helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("state", g.elem_type, ["batch", n]),
+    ]
+    outputs = [
+        helper.make_tensor_value_info(go_on, TensorProto.BOOL, []),
+        helper.make_tensor_value_info(result, g.elem_type, ["batch", n]),
+    ]
+    proto = helper.make_graph(body.nodes, "loop", inputs, outputs, body.initializers())
+    return g.op(
+        "Reshape", g.op("Loop", turns, g.always(x), x, name="loop", body=proto), g.ints(-1, n)
+    )  # states its shape
+
+
+@folds()
+def scan_over_the_times_of_a_sequence(g: Graph) -> str:
+    """BatchNorm and Gemm in the body of a Scan, which reads a sequence one time after the other."""
+    n = g.n(5)
+    x = g.op("Transpose", g.input(g.n(4), n), perm=[1, 0, 2])
+    body = g.body("scan")
+    result = body.op("Sigmoid", body.gemm(body.batchnorm("now", n), n, n))
+    inputs = [helper.make_tensor_value_info("now", g.elem_type, ["batch", n])]
+    outputs = [helper.make_tensor_value_info(result, g.elem_type, ["batch", n])]
+    proto = helper.make_graph(body.nodes, "scan", inputs, outputs, body.initializers())
+    return g.op("Scan", x, name="scan", num_scan_inputs=1, body=proto)

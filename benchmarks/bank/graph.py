@@ -130,7 +130,7 @@ class Graph:
     def body_proto(self, output: str) -> onnx.GraphProto:
         """This body, whose one output is `output`."""
         result = helper.make_tensor_value_info(output, self.elem_type, None)
-        return helper.make_graph(self.nodes, self.prefix.rstrip("_"), [], [result], self._initializers())
+        return helper.make_graph(self.nodes, self.prefix.rstrip("_"), [], [result], self.initializers())
 
     def model(self) -> onnx.ModelProto:
         """The model, with the outputs' shapes stated and nothing in between."""
@@ -139,7 +139,7 @@ class Graph:
             "graph",
             self.inputs + [_value_info(name, self.weights[name]) for name in sorted(self.overridable)],
             [helper.make_tensor_value_info(name, self.elem_type, None) for name in self.outputs],
-            self._initializers(),
+            self.initializers(),
         )
         local = [helper.make_opsetid("local", 1)] if self.functions else []
         proto = helper.make_model(
@@ -150,7 +150,8 @@ class Graph:
         )
         return _with_output_shapes(proto, self.stated)
 
-    def _initializers(self) -> list[onnx.TensorProto]:
+    def initializers(self) -> list[onnx.TensorProto]:
+        """The weights, as a graph holds them."""
         return [numpy_helper.from_array(values, name) for name, values in self.weights.items()]
 
 
