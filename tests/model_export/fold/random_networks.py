@@ -288,6 +288,8 @@ def matmul(net: Network, x: str | None = None) -> str:
     x = x or net.value(2, 3, 4)
     inputs = net.length(x, -1)
     leading = net.pick([(), (), (), (1,), (net.size,)])
+    if leading == (net.size,) and net.rank(x) > 2 and net.shape(x)[-3] is None:
+        raise Impossible  # it would run at batches of 1 and 3 only
     return net.op("MatMul", x, net.normal(*leading, inputs, net.size))
 
 
@@ -544,7 +546,7 @@ def binary(net: Network) -> str:
     if op == "Where":
         return net.op(op, net.quiet_ops("Greater", b, net.constant(0.1))[0], a, b)
     parts = [a, b, *([net.pick(net.live)] if op == "Sum" and net.maybe(2) else [])]
-    return net.op(op, *(parts[::-1] if net.maybe(2) else parts))
+    return net.op(op, *(parts[::-1] if net.maybe(2) and op != "Div" else parts))
 
 
 def branches(net: Network) -> str:
