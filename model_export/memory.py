@@ -18,8 +18,13 @@ def keep_large_memory_apart() -> None:
 
 
 def release_memory() -> None:
-    """Collect graphs, whose nodes and values hold one another, then ask glibc to return what is free."""
+    """Collect graphs, whose nodes and values hold one another, then return what is free."""
     gc.collect()
+    return_memory()
+
+
+def return_memory() -> None:
+    """Ask glibc to return what is free."""
     if not sys.platform.startswith("linux"):
         return
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

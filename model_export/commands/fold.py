@@ -22,7 +22,7 @@ from model_export.fold.files import check_readable, drafted, load_model, move_in
 from model_export.fold.latency import Latency, latency_of
 from model_export.fold.provenance import Measured, provenance_of, sha256_of_file, stamp
 from model_export.fold.selection import Selection
-from model_export.memory import keep_large_memory_apart, release_memory
+from model_export.memory import keep_large_memory_apart, release_memory, return_memory
 from service.bundle import FoldReport
 
 
@@ -76,7 +76,7 @@ def _fold_and_compare(request: FoldRequest, console: Console) -> FoldResult:
     check_readable(request.source)
     keep_large_memory_apart()
     recording = record(request.source)
-    release_memory()
+    return_memory()
     model = load_model(request.source)
     folded = fold(model, request.selection)
     if request.explained is not None:
@@ -87,7 +87,7 @@ def _fold_and_compare(request: FoldRequest, console: Console) -> FoldResult:
         del folded
         release_memory()
         comparison = compare(recording, draft)
-        release_memory()
+        return_memory()
         latency = latency_of(recording, comparison, draft)
         if request.target is not None:
             _stamp(request.source, draft, report, comparison)

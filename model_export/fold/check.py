@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from model_export.errors import FoldInvalid, first_line
 from model_export.fold.files import load_model, save_model
 from model_export.ir import ir
-from model_export.memory import release_memory
+from model_export.memory import return_memory
 from service.device import CPU_PROVIDER
 from service.runtime import ort
 
@@ -80,7 +80,7 @@ class Recording:
     runtime_difference: float | None = None
     runtime_parts: frozenset[str] = frozenset()  # outputs where the runtime's optimiser is wrong on its own
     not_compared: str = ""
-    serving_seconds: float | None = None  # the fastest of a few runs of one instance, as it will be served
+    serving_seconds: float | None = None  # for one instance, as it will be served
 
 
 @dataclass(frozen=True)
@@ -225,26 +225,20 @@ def _folded_differences(recording: Recording, path: Path, level: str) -> tuple[l
 
 
 def _differences(recording: Recording, path: Path, level: str) -> tuple[list[Difference], float | None]:
-    """The differences of every output for every batch; and how long one instance took."""
+    """The differences of every output for every batch; and how long one instance took, which comes last and warm."""
     if not recording.feeds:
         return [], None
     session = open_session(path, level)
-    found, seconds = [], np.inf
-    for feed, expected in zip(recording.feeds, recording.answers, strict=True):
+    found, seconds = [], 0.0
+    for feed, expected in reversed(list(zip(recording.feeds, recording.answers, strict=True))):
         start = perf_counter()
         answers = run(session, feed)
-        seconds = min(seconds, perf_counter() - start)
+        seconds = perf_counter() - start
         _check_same_form(expected, answers)
         for name, floor in recording.noise_floors.items():
             relative = relative_difference(expected[name], answers[name])
             found.append(Difference(name, level, relative, floor, GROSS[expected[name].dtype]))
-    return found, min(seconds, _seconds_for(session, recording.feeds[0])) if level == SERVING else None
-
-
-def _seconds_for(session: ort.InferenceSession, feed: Arrays) -> float:
-    start = perf_counter()
-    run(session, feed)
-    return perf_counter() - start
+    return found, seconds if level == SERVING else None
 
 
 def _check_same_form(expected: Arrays, found: Arrays) -> None:
@@ -351,7 +345,7 @@ def jitter(array: Array, rng: np.random.Generator, ulps: int = 1) -> Array:
 
 def open_session(path: Path, level: str) -> ort.InferenceSession:
     """A session on the CPU, straight from the file: ONNX Runtime reads the weights, and external data, itself."""
-    release_memory()  # what the last session held
+    return_memory()  # what the last session held
     options = serving_options() if level == SERVING else ort.SessionOptions()
     if level == UNOPTIMISED:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL

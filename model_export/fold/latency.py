@@ -15,7 +15,7 @@ from time import perf_counter
 import onnx
 
 from model_export.fold.check import Comparison, Recording, find_one_feed, serving_options
-from model_export.memory import release_memory
+from model_export.memory import return_memory
 from service.device import CPU_PROVIDER
 from service.runtime import ort
 
@@ -85,7 +85,7 @@ def _plan_run(path: Path) -> Callable[[], object]:
     Raises:
         Exception: ONNX Runtime's own: the model does not run here.
     """
-    release_memory()
+    return_memory()
     session = ort.InferenceSession(str(path), serving_options(), providers=[CPU_PROVIDER])
     _, (feed, answers) = find_one_feed(session)
     values = [ort.OrtValue.ortvalue_from_numpy(array) for array in (*feed.values(), *answers.values())]
