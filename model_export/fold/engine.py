@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from model_export.affine import Affine
+from model_export.errors import first_line
 from model_export.fold.apply import Names, apply_edit
 from model_export.fold.batchnorm import is_batchnorm
 from model_export.fold.edit import Edit
@@ -109,7 +110,7 @@ class Engine:
         into_arithmetic: list[tuple[Edit, Direction, float]] = []
         for direction, rule in RULES.items():
             try:
-                edit = rule(candidate, affine, self._scope)
+                edit = _planned(rule, candidate, affine, self._scope)
                 error = prove(edit, self._scope)
             except Refused as refused:
                 reasons += [f"{direction}: {refused}"] if str(refused) else []
@@ -202,6 +203,16 @@ class Engine:
 
 
 # --- the three directions --------------------------------------------------------------------------------------------
+
+
+def _planned(rule: Rule, candidate: Candidate, affine: Affine, scope: Scope) -> Edit:
+    """The edit of a rule. A graph that is not valid ONNX can surprise one: then the BatchNorm stays, and says so."""
+    try:
+        return rule(candidate, affine, scope)
+    except Refused:
+        raise
+    except Exception as err:
+        raise Refused(f"the graph around it can not be read: {first_line(err)}") from err
 
 
 def _previous(candidate: Candidate, affine: Affine, scope: Scope) -> Edit:
