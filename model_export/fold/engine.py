@@ -119,8 +119,8 @@ class Engine:
                 if edit.layers or not edit.changed:
                     return self._fold(candidate, edit, direction, error)
                 into_arithmetic.append((edit, direction, error))
-        for edit, direction, error in into_arithmetic:
-            return self._fold(candidate, edit, direction, error)
+        if into_arithmetic:
+            return self._fold(candidate, *into_arithmetic[0])
         return Refusal(candidate.subject, "; ".join(reasons), tuple(dict.fromkeys(blamed)))
 
     def _fold(self, candidate: Candidate, edit: Edit, direction: Direction, error: float) -> Fold:
