@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import onnx_ir as ir
 import pytest
 
+from benchmarks import fold_speed
 from benchmarks.cores import load_core, on_core, server_core
 from benchmarks.errors import LoadFailed, PeerFailed, ToolMissing, WrongAnswer
 from benchmarks.folding import FoldingGain, measure_folding
@@ -18,6 +22,7 @@ from benchmarks.markdown import render
 from benchmarks.models import SHAPES, BuiltModel, Shape, build_model
 from benchmarks.report import Report
 from benchmarks.requests import Requests, make_requests
+from benchmarks.resnet50 import write_resnet50
 from benchmarks.rounds import Plan, slots
 from benchmarks.servers import (
     FLOOR,
@@ -32,6 +37,7 @@ from benchmarks.servers import (
 )
 from benchmarks.summary import Window, summarise
 from benchmarks.usage import Usage, read_usage
+from model_export.fold import fold
 
 SMALL = Shape(name="small", instance_shape=(2, 3), hidden=(5,), num_labels=3)
 ANSWER_BYTES = 120
@@ -274,3 +280,25 @@ def test_the_markdowns_tables_are_rectangular() -> None:
     assert len(blocks) == 3
     for block in blocks:
         assert len({line.count("|") for line in block.splitlines()}) == 1
+
+
+def test_the_chain_that_is_timed_folds_away_all_its_batchnorms() -> None:
+    folded = fold(fold_speed.chain(30))
+    assert len(folded.report.entries) == 10
+    assert {entry.outcome for entry in folded.report.entries} == {"folded"}
+
+
+def test_the_resnet50_that_is_timed_has_its_weights_and_batchnorms(tmp_path: Path) -> None:
+    write_resnet50(tmp_path / "resnet50.onnx")
+    model = ir.load(tmp_path / "resnet50.onnx")
+    counts = Counter(node.op_type for node in model.graph)
+    assert (counts["Conv"], counts["BatchNormalization"]) == (53, fold_speed.NUM_RESNET_BATCHNORMS)
+    weights = [value for name, value in model.graph.initializers.items() if "mean" not in name and "var" not in name]
+    assert sum(math.prod(value.const_value.shape.numpy()) for value in weights if value.const_value) == 25_557_032
+
+
+def test_the_report_on_the_folds_speed_tells_memory_in_sizes_of_the_model() -> None:
+    small, large = fold_speed.Run(1.0, 100), fold_speed.Run(4.0, 400)
+    report = fold_speed.Report((fold_speed.Scaling(50, 0.05),), 0.3, small, large, 150, 0.5)
+    assert "it takes 2.00 times that" in fold_speed.render(report)
+    assert "| 50 | 50 | 1000 |" in fold_speed.render(report)
