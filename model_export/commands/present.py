@@ -39,14 +39,16 @@ def show_bundle(manifest: Manifest, console: Console) -> None:
 def show_ledger(report: FoldReport, console: Console) -> None:
     """Every BatchNorm: into which layer, in which direction, or why it stays."""
     counts = {word: sum(entry.outcome == word for entry in report.entries) for word in ("folded", "merged", "kept")}
+    if not report.entries:
+        console.print("[bold]Fold ledger[/]: there is no BatchNorm in it, nothing is to be folded")
+        return
     rest = "".join(f", {counts[word]} {word}" for word in ("merged", "kept") if counts[word])
     console.print(f"[bold]Fold ledger[/]: {counts['folded']} of {len(report.entries)} BatchNorms folded{rest}")
     table = Table("BatchNorm", "outcome", "where to, or why not")
     table.columns[0].overflow = "fold"
     for entry in report.entries:
         table.add_row(escape(entry.batchnorm), entry.outcome, escape(where_to(entry)))
-    if report.entries:
-        console.print(table)
+    console.print(table)
     console.print(f"  nodes     {report.num_nodes_before} before, {report.num_nodes_after} after")
 
 

@@ -43,6 +43,8 @@ def check_readable(path: Path) -> None:
     Raises:
         FoldInvalid: there is no such file.
     """
+    if path.is_dir():
+        raise FoldInvalid(f"{path} is a folder: expected an ONNX file")
     if not path.is_file():
         raise FoldInvalid(f"{path}: there is no such file")
 

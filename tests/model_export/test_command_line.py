@@ -75,6 +75,12 @@ def test_folding_what_was_folded_changes_no_byte(model_path: Path) -> None:
     assert (folder / "once.onnx").read_bytes() == (folder / "twice.onnx").read_bytes() != model_path.read_bytes()
 
 
+def test_a_model_without_batchnorms_is_said_to_have_none(model_path: Path) -> None:
+    golden = Path(__file__).parent.parent / "golden" / "players" / "1" / "model.onnx"
+    done = _run("fold", str(golden), "--check-only", cwd=model_path.parent)
+    assert "there is no BatchNorm in it" in done.stdout
+
+
 def test_a_check_writes_nothing(model_path: Path) -> None:
     done = _run("fold", "in.onnx", "--check-only", cwd=model_path.parent)
     assert "nothing: this was a check only" in done.stdout
@@ -99,6 +105,7 @@ def test_diff_of_a_model_and_its_fold_says_that_they_answer_alike(model_path: Pa
     ("arguments", "complaint"),
     [
         (("fold", "absent.onnx", "out.onnx"), "there is no such file"),
+        (("fold", ".", "out.onnx"), ". is a folder: expected an ONNX file"),
         (("fold", "in.onnx"), "OUT.onnx is missing"),
         (("fold", "in.onnx", "out.onnx", "--check-only"), "--check-only writes no model"),
         (
