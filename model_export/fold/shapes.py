@@ -58,9 +58,11 @@ class Shapes:
         return None if shape is None or not -len(shape) <= axis < len(shape) else shape[axis]
 
     def copy(self, source: ir.Value, target: ir.Value) -> None:
-        """Say that a new value has the shape of another."""
+        """Say that a new value has the shape and dtype of another."""
         if source in self._proved:
             self._proved[target] = self._proved[source]
+        if source in self.dtypes:
+            self.dtypes[target] = self.dtypes[source]
 
     def _rank_by_operator(self, node: ir.Node | None, depth: int) -> int | None:
         if node is None:

@@ -184,3 +184,12 @@ def test_a_batchnorm_is_never_folded_across_the_border_of_a_function() -> None:
     assert [entry.outcome for entry in folded.report.entries] == ["kept"]
     assert num_batchnorms(folded.model) == 0  # in the main graph; the function has it
     assert_same_answers(model, folded.model, np.random.default_rng(1).normal(size=(2, 3, 5)))
+
+
+def test_an_add_that_was_put_in_has_the_dtype_of_what_it_shifts() -> None:
+    """A cast behind it is proved to be between floats, as it was before: the second BatchNorm folds at once."""
+    b = GraphBuilder(np.random.default_rng(0))
+    product = b.node("MatMul", [b.batchnorm("x", 6, "first"), b.weight("w", 6, 4)], "dense")
+    same = b.node("Cast", [product], "cast", to=TensorProto.DOUBLE)
+    folded = fold_and_compare(b.model((6,), [b.batchnorm(same, 4, "second")]), (6,))
+    assert {entry.outcome for entry in folded.report.entries} == {"folded"}
