@@ -35,11 +35,6 @@ class Affine:
     shift: Array
 
     @property
-    def num_channels(self) -> int:
-        """The number of channels."""
-        return max(self.scale.size, self.shift.size)
-
-    @property
     def rank(self) -> int:
         """The number of axes."""
         return self.scale.ndim
@@ -63,6 +58,11 @@ class Affine:
     def is_identity(self) -> bool:
         """Whether it changes nothing at all."""
         return not self.has_shift and bool((self.scale == 1).all())
+
+    @property
+    def varying_axes(self) -> tuple[int, ...]:
+        """The axes along which the map differs from place to place."""
+        return tuple(axis for axis in range(self.rank) if self.varies_along(axis))
 
     def varies_along(self, axis: int) -> bool:
         """Whether the map differs from place to place along this axis."""

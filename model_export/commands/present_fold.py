@@ -36,6 +36,8 @@ def show_explanation(story: Explanation, console: Console) -> None:
         f"read by   {some(story.read_by) or 'nothing'}",
         f"channels  {story.num_channels or 'not known: it has no map that is the same at every run'}",
     ]
+    if entry.axis is not None:
+        lines.append(f"axis      {entry.axis} of what it reads")
     if story.worst is not None:
         lines.append(f"worst     {_described_channel(story.worst)}; the smallest gain is {story.smallest_gain:.3g}")
     if entry.error is not None:

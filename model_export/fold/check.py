@@ -144,7 +144,7 @@ def compare_models(before: ir.Model, after: ir.Model) -> Comparison:
 
 
 def record(path: Path) -> Recording:
-    """Run the unfolded model on standard normal instances, one alone and three together, and measure its noise.
+    """Run the unfolded model on standard normal instances, one alone and two together, and measure its noise.
 
     `path` must stay there until the comparison is done: it may have to ask the model again.
     """

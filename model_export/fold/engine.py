@@ -125,19 +125,27 @@ class Engine:
 
     def _fold(self, candidate: Candidate, edit: Edit, direction: Direction, error: float) -> Fold:
         """Carry the edit out. Other candidates that go with it are folded too."""
-        fold = Fold(
-            candidate.subject, names_of(edit.layers), direction, _path(candidate, edit, self._scope), error=error
-        )
+        others = dict.fromkeys(self._owner[node] for node in edit.bypassed if node in self._owner)
+        axes = {each: self._axis(each) for each in (candidate, *others)}
+        path = _path(candidate, edit, self._scope)
+        fold = Fold(candidate.subject, names_of(edit.layers), direction, path, axis=axes[candidate], error=error)
         source = _source(candidate)
         moved = apply_edit(edit, self._scope, self._names)
         self._layers |= dict.fromkeys(edit.layers)
         self._absorb_arithmetic(moved.get(source, source), direction)
-        others = dict.fromkeys(self._owner[node] for node in edit.bypassed if node in self._owner)
         for other in others:
             if other is not candidate and not self._is_folded(other):
                 path = tuple(name for name in fold.path if name not in names_of(other.nodes))
-                self.decisions[other] = replace(fold, subject=other.subject, path=path)
+                self.decisions[other] = replace(fold, subject=other.subject, path=path, axis=axes[other])
         return fold
+
+    def _axis(self, candidate: Candidate) -> int:
+        """The axis of the channels: 1 of a BatchNormalization by definition, of arithmetic where it varies."""
+        try:
+            axes = candidate.affine(self._scope).varying_axes
+        except Refused:
+            return 1
+        return axes[0] if len(axes) == 1 else 1
 
     def _is_folded(self, candidate: Candidate) -> bool:
         return isinstance(self.decisions.get(candidate), Fold)

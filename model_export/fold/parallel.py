@@ -165,10 +165,6 @@ def _plus_diagonal(linear: Linear, affine: Affine, node: ir.Node) -> Linear:
     return Linear(linear.weight + np.diag(channels.scale), linear.bias + channels.shift)
 
 
-def _beside_matmul(node: ir.Node, affine: Affine, scope: Scope) -> Edit:
-    return matmul.add_diagonal(node, affine, scope)
-
-
 def _beside_convolution(node: ir.Node, affine: Affine, scope: Scope) -> Edit:
     weight, groups = read_weight(node, scope), int_of(node, "group", 1)
     num_outputs, per_group = weight.shape[0], weight.shape[1]
@@ -249,4 +245,4 @@ def _taps_over(
     return found
 
 
-BESIDE = {"Conv": _beside_convolution, "Gemm": _beside_gemm, "MatMul": _beside_matmul}
+BESIDE = {"Conv": _beside_convolution, "Gemm": _beside_gemm, "MatMul": matmul.add_diagonal}

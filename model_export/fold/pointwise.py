@@ -48,15 +48,6 @@ def read_pointwise(node: ir.Node, scope: Scope) -> Pointwise:
     raise Refused(f"{node.op_type} ({name_of(node)}) is no affine map", by=(name_of(node),))
 
 
-def is_pointwise(node: ir.Node, scope: Scope) -> bool:
-    """Whether the node is an affine map of one of its inputs."""
-    try:
-        read_pointwise(node, scope)
-    except Refused:
-        return False
-    return True
-
-
 def batchnorm_affine(node: ir.Node, scope: Scope) -> Affine:
     """The map of a BatchNormalization, laid along axis 1 of its input. Raises Refused as `read_batchnorm` does."""
     affine = read_batchnorm(node, scope).affine

@@ -373,3 +373,14 @@ def test_a_constant_without_a_name_is_not_given_one_in_the_callers_model() -> No
     del model.graph.initializers["dense.weight"]
     fold(model)
     assert node.attributes["value"].as_tensor().name is None
+
+
+def test_the_ledger_names_the_axis_of_the_channels() -> None:
+    """1 for a BatchNormalization by definition; the last one for arithmetic that Keras writes channels-last."""
+    b = GraphBuilder(np.random.default_rng(7))
+    scaled = b.node("Mul", ["x", b.weight("s", 1, 1, 1, 3)], "frozen")
+    shifted = b.node("Add", [scaled, b.weight("t", 1, 1, 1, 3)], "shift")
+    first = b.node("Transpose", [shifted], "turn", perm=[0, 3, 1, 2])
+    conv = b.node("Conv", [first, b.weight("w", 4, 3, 2, 2)], "conv")
+    folded = fold_and_compare(b.model((5, 4, 3), [b.batchnorm(conv, 4, "bn")]), (5, 4, 3))
+    assert {entry.batchnorm: entry.axis for entry in folded.report.entries} == {"frozen": 3, "bn": 1}
