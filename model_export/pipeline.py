@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import hashlib
 import importlib.metadata
 import platform
 import tempfile
@@ -23,9 +22,9 @@ from model_export.data import Splits
 from model_export.examples import pick_examples
 from model_export.export import export_raw
 from model_export.fold import FoldedModel, fold
-from model_export.fold.check import Comparison, compare_models
+from model_export.fold.check import Comparison, compare, record
 from model_export.fold.files import save_model
-from model_export.fold.provenance import Measured, Provenance, provenance_of, stamp
+from model_export.fold.provenance import Measured, Provenance, provenance_of, sha256_of_file, stamp
 from model_export.freeze import freeze
 from model_export.ir import ir
 from model_export.statistics import (
@@ -103,11 +102,12 @@ def _build(request: ExportRequest, announce: Announce, run: Run, network: nn.Mod
     folded = fold(raw)
     announce("Verifying on the held-out split")
     reference = compute_reference(frozen, splits.test.instances)
-    with _saved(folded.model, raw, request.raw_path) as model_path:
+    with _saved(folded.model, raw, request.raw_path) as (raw_path, model_path):
         signature = _signature(run)
         verification = verify(reference, open_predictor(model_path, signature, request.device), splits.test)
         announce("Writing the bundle")
-        stamp(model_path, _provenance(raw, folded, request.statistics, compare_models(raw, folded.model)))
+        comparison = compare(record(raw_path), model_path)
+        stamp(model_path, _provenance(raw_path, folded, request.statistics, comparison))
         return write_bundle(
             request.out,
             manifest=Manifest(
@@ -146,21 +146,19 @@ def _describe(
 
 
 @contextlib.contextmanager
-def _saved(folded: ir.Model, raw: ir.Model, raw_path: Path | None) -> Iterator[Path]:
-    """The folded model as a file, for as long as it is being proved; and the raw one, where somebody wants it."""
-    if raw_path is not None:
-        save_model(raw, raw_path)
+def _saved(folded: ir.Model, raw: ir.Model, raw_path: Path | None) -> Iterator[tuple[Path, Path]]:
+    """The raw and the folded model as files, for as long as they are compared; the raw one stays if it is wanted."""
     with tempfile.TemporaryDirectory(prefix="foldserve-") as folder:
-        model_path = Path(folder) / MODEL_FILE
-        save_model(folded, model_path)
-        yield model_path
+        paths = raw_path or Path(folder) / "raw.onnx", Path(folder) / MODEL_FILE
+        for model, path in zip((raw, folded), paths, strict=True):
+            save_model(model, path)
+        yield paths
 
 
-def _provenance(raw: ir.Model, folded: FoldedModel, method: Method, comparison: Comparison) -> Provenance:
+def _provenance(raw_path: Path, folded: FoldedModel, method: Method, comparison: Comparison) -> Provenance:
     """What the model itself says of where it comes from, whoever finds it without its bundle."""
-    source = hashlib.sha256(ir.to_proto(raw).SerializeToString(deterministic=True)).hexdigest()
     measured = Measured(comparison.relative_difference, comparison.in_noise_floors)
-    return provenance_of(folded.report, measured, source_sha256=source, statistics=method)
+    return provenance_of(folded.report, measured, source_sha256=sha256_of_file(raw_path), statistics=method)
 
 
 def _signature(run: Run) -> Signature:

@@ -29,13 +29,12 @@ from service.device import (
     why_provider_failed,
 )
 from service.errors import DeviceUnavailable, ModelUnloadable, PredictionFailed, SignatureMismatch
-from service.runtime import ort
+from service.runtime import ONLY_FATAL, ort, serving_options
 
 INSTANCE_DTYPES = ("float32", "float64", "int64")
 SCORE_DTYPES = ("float32", "float64")
 # TF32 would round the GPU's products to 10 bits, and its answers would part from the CPU's in the fourth digit.
 CUDA_OPTIONS = {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
-ONLY_FATAL = 4
 
 Array = NDArray[Any]
 
@@ -130,7 +129,7 @@ def _open_on(model_path: Path, device: Device) -> tuple[ort.InferenceSession, st
 
 def _open_on_cpu(model_path: Path) -> ort.InferenceSession:
     try:
-        return _inference_session(model_path, _session_options(), [CPU_PROVIDER])
+        return _inference_session(model_path, serving_options(), [CPU_PROVIDER])
     except Exception as err:  # ONNX Runtime's errors have no common base class
         raise ModelUnloadable(f"ONNX Runtime refuses {model_path}: {_first_line(err)}") from err
 
@@ -140,7 +139,7 @@ def _open_on_cuda(model_path: Path) -> ort.InferenceSession:
     if reason:
         raise DeviceUnavailable(f"no GPU can be used: {reason}")
     preload_cuda_libraries()
-    options = _session_options()
+    options = serving_options()
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
         session = _inference_session(model_path, options, [(CUDA_PROVIDER, CUDA_OPTIONS)])
@@ -162,18 +161,6 @@ def _inference_session(model_path: Path, options: ort.SessionOptions, providers:
     session = ort.InferenceSession(str(model_path), options, providers=providers, enable_fallback=0)
     session.disable_fallback()
     return session
-
-
-def _session_options() -> ort.SessionOptions:
-    """One thread and no spinning: a small model is done before a second thread has woken up."""
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = ONLY_FATAL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    return options
 
 
 def _count_nodes(session: ort.InferenceSession) -> dict[str, int]:

@@ -15,12 +15,10 @@ from torch import nn
 from model_export.errors import NetworkInvalid, StatisticsInvalid
 from model_export.export.tidy import is_inference_dropout
 from model_export.ir import ir
+from model_export.random_operators import RANDOM_OPERATORS
 from model_export.statistics import applied_batchnorms, held_statistics, named_batchnorms
 from service.runtime import ort
 
-RANDOM_OPS = frozenset(
-    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
-)
 BATCH_SIZES = (1, 3)
 # Relative to the largest answer. Two correct float32 runtimes differ by 1e-6 to 1e-5 of it on deep networks; what this
 # guard is for, a wrong scale, axis or constant, changes the first digits.
@@ -89,7 +87,7 @@ def check_same_answers(model: ir.Model, network: nn.Module, example: torch.Tenso
 
 
 def _check_deterministic(node: ir.Node) -> None:
-    if node.op_type in RANDOM_OPS or (node.op_type == "Dropout" and not is_inference_dropout(node)):
+    if node.op_type in RANDOM_OPERATORS or (node.op_type == "Dropout" and not is_inference_dropout(node)):
         raise NetworkInvalid(
             f"layer {node.name!r} draws random numbers at inference ({node.op_type}): in its forward, do so only "
             "`if self.training`"

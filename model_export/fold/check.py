@@ -34,7 +34,7 @@ from model_export.fold.files import load_model, save_model
 from model_export.ir import ir
 from model_export.memory import return_memory
 from service.device import CPU_PROVIDER
-from service.runtime import ort
+from service.runtime import ONLY_FATAL, ort, serving_options
 
 NUM_FLOORS = 30.0  # three times the most that a right fold was seen to need
 GROSS = {  # below, no difference is called wrong: it is what a score is printed with
@@ -49,7 +49,6 @@ NUM_JITTERS = 2
 NUM_SHAKES = 2
 JUMP_ULPS = 8  # a smooth network moves by 8 floors when shaken by so much; one that moves by NUM_FLOORS jumps
 TINY = 1e-30  # instead of a division by zero
-ONLY_FATAL = 4
 
 UNOPTIMISED, SERVING = "unoptimised", "serving"
 FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
@@ -353,17 +352,6 @@ def open_session(path: Path, level: str) -> ort.InferenceSession:
     options.use_deterministic_compute = True
     options.log_severity_level = ONLY_FATAL
     return ort.InferenceSession(str(path), options, providers=[CPU_PROVIDER])
-
-
-def serving_options() -> ort.SessionOptions:
-    """The options that the service opens its sessions with (a test compares them with `service.session`)."""
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = ONLY_FATAL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
 
 
 def run(session: ort.InferenceSession, feed: Arrays) -> Arrays:

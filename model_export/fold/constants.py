@@ -20,10 +20,8 @@ from model_export.fold.ledger import Refused
 from model_export.fold.nodes import FLOATS, input_of, is_op, name_of
 from model_export.fold.reference import evaluate_by_reference
 from model_export.ir import ir
+from model_export.random_operators import RANDOM_OPERATORS
 
-RANDOM = frozenset(
-    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
-)
 STORED_SMALL = frozenset({"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"})  # and meant to stay so
 ENLARGING = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}  # which input says how much there will be
 MAX_ELEMENTS = 2**26
@@ -120,7 +118,7 @@ class Constants:
         if is_op(node, "Constant"):
             return _tensor_of(node)
         is_plain = is_op(node, node.op_type) and len(node.outputs) == 1 and not _has_body(node)
-        if not is_plain or node.op_type in RANDOM | STORED_SMALL:
+        if not is_plain or node.op_type in RANDOM_OPERATORS | STORED_SMALL:
             return None
         return self._expression(node, depth)
 

@@ -14,10 +14,10 @@ from time import perf_counter
 
 import onnx
 
-from model_export.fold.check import Comparison, Recording, find_one_feed, serving_options
+from model_export.fold.check import Comparison, Recording, find_one_feed
 from model_export.memory import return_memory
 from service.device import CPU_PROVIDER
-from service.runtime import ort
+from service.runtime import ort, serving_options
 
 SMALL_BYTES = 32 * 2**20  # two models of this size are held at once; of larger ones, one after the other
 NUM_BLOCKS = 5  # small models take turns, so that both meet the same neighbours and the same clock frequency

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -56,6 +57,16 @@ def test_the_raw_graph_still_has_its_batchnorms(bundle: Bundle) -> None:
         "batchnorm1",
         "batchnorm2",
     ]
+
+
+def test_the_model_itself_says_what_it_was_folded_from(bundle: Bundle) -> None:
+    """The digest is that of the very file that `--raw` keeps."""
+    folder = bundle.directory.parent.parent
+    model = onnx.load(bundle.directory / "model.onnx")
+    notes = {entry.key: entry.value for entry in model.metadata_props}
+    assert notes["foldserve.source_sha256"] == hashlib.sha256((folder / "raw.onnx").read_bytes()).hexdigest()
+    assert notes["foldserve.statistics"] == "exact"
+    assert float(notes["foldserve.noise_floors"]) < 30
 
 
 def test_exact_statistics_fit_the_training_set(bundle: Bundle) -> None:

@@ -14,15 +14,16 @@ from model_export.errors import FoldInvalid
 from model_export.fold import fold
 from model_export.fold.check import (
     NUM_FLOORS,
+    SERVING,
     compare,
     compare_models,
     jitter,
+    open_session,
     record,
     relative_difference,
-    serving_options,
 )
 from model_export.fold.files import save_model
-from service import session
+from service.runtime import serving_options
 from tests.model_export.fold.graphs import GraphBuilder
 
 SINGLE_PRECISION = 1e-5  # a few dozen float32 roundings, relative to the largest output
@@ -291,9 +292,10 @@ def test_half_precision_is_compared_with_room_for_its_rounding() -> None:
     assert compare_models(model, fold(model).model).relative_difference is not None
 
 
-def test_the_serving_options_are_those_of_the_service() -> None:
-    ours, theirs = serving_options(), session._session_options()
+def test_what_is_compared_at_the_serving_level_is_opened_as_the_service_opens_it(tmp_path: Path) -> None:
+    save_model(_book_network(), tmp_path / "model.onnx")
+    ours, theirs = open_session(tmp_path / "model.onnx", SERVING).get_session_options(), serving_options()
     for name in ("graph_optimization_level", "intra_op_num_threads", "inter_op_num_threads", "execution_mode"):
         assert getattr(ours, name) == getattr(theirs, name)
     spinning = "session.intra_op.allow_spinning"
-    assert ours.get_session_config_entry(spinning) == theirs.get_session_config_entry(spinning)
+    assert ours.get_session_config_entry(spinning) == theirs.get_session_config_entry(spinning) == "0"
