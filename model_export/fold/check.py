@@ -5,7 +5,8 @@ network's own noise are they told apart. So a difference is a multiple of a *noi
 network's own answers move, relative to the largest, when its input moves by one unit in the last place (ulp), and no
 less than one ulp of the answer.
 
-Measured in 200 random networks (3 to 50 layers deep, with and without convolutions, residual sums and large gains):
+Measured by hand in 200 random networks (3 to 50 layers deep, with and without convolutions, residual sums and large
+gains); tests/model_export/fold/test_check.py holds its two ends, a right fold of 50 layers and 1 % in a channel:
 
     difference, in noise floors          median    19 of 20 below    largest
     right folds, float32                    1.6               4.3        9.3
