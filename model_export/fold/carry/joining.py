@@ -23,23 +23,31 @@ def _length(value: ir.Value | None, axis: int, scope: Scope) -> int:
 
 def part_of(affine: Affine, axis: int, start: int, length: int) -> Affine:
     """The map on `length` places along the axis, from `start`."""
-    return affine.map(lambda values: values if values.shape[axis] == 1 else _taken(values, axis, start, length))
+    return _taken(affine, axis, slice(start, start + length))
 
 
-def among(affine: Affine, axis: int, start: int, length: int, total: int) -> Affine:
-    """The map on `length` places from `start`, and the identity on the others of `total`."""
+def among(affine: Affine, axis: int, places: slice, total: int) -> Affine:
+    """The map on these places of `total` along the axis, and the identity on the others."""
 
     def embed(values: Array, background: float) -> Array:
         shape = tuple(total if k == axis else n for k, n in enumerate(values.shape))
         whole = np.full(shape, background)
-        whole[(slice(None),) * axis + (slice(start, start + length),)] = values
+        whole[(slice(None),) * axis + (places,)] = values
         return whole
 
     return Affine(embed(affine.scale, 1.0), embed(affine.shift, 0.0))
 
 
-def _taken(values: Array, axis: int, start: int, length: int) -> Array:
-    return values[(slice(None),) * axis + (slice(start, start + length),)]
+def _taken(affine: Affine, axis: int, cut: slice) -> Affine:
+    def take(values: Array) -> Array:
+        return values if values.shape[axis] == 1 else values[(slice(None),) * axis + (cut,)]
+
+    return affine.map(take)
+
+
+def _among_parts(affine: Affine, axis: int, index: int, lengths: list[int]) -> Affine:
+    start = _starts(lengths)[index]
+    return among(affine, axis, slice(start, start + lengths[index]), sum(lengths))
 
 
 def _starts(lengths: list[int]) -> list[int]:
@@ -65,7 +73,7 @@ def _concat_backward(node: ir.Node, index: int, affine: Affine, scope: Scope) ->
 def _concat_forward(node: ir.Node, index: int, affine: Affine, scope: Scope) -> dict[int, Affine]:
     axis = _axis(node, affine.rank, 1)
     lengths = [_length(value, axis, scope) for value in node.inputs]
-    return {0: among(affine, axis, _starts(lengths)[index], lengths[index], sum(lengths))}
+    return {0: _among_parts(affine, axis, index, lengths)}
 
 
 # --- Split -----------------------------------------------------------------------------------------------------------
@@ -88,7 +96,7 @@ def _split_backward(node: ir.Node, index: int, affine: Affine, scope: Scope) -> 
     if not others and not affine.varies_along(axis):
         return [{0: affine}]
     lengths = [_length(output, axis, scope) for output in node.outputs]
-    return [{0: among(affine, axis, _starts(lengths)[index], lengths[index], sum(lengths))}]
+    return [{0: _among_parts(affine, axis, index, lengths)}]
 
 
 # --- Slice -----------------------------------------------------------------------------------------------------------
@@ -126,7 +134,7 @@ def _slice_forward(node: ir.Node, index: int, affine: Affine, scope: Scope) -> d
     if found is None:
         return {0: affine}
     axis, cut = found
-    return {0: affine.map(lambda values: values if values.shape[axis] == 1 else _cut(values, axis, cut))}
+    return {0: _taken(affine, axis, cut)}
 
 
 def _slice_backward(node: ir.Node, index: int, affine: Affine, scope: Scope) -> list[dict[int, Affine]]:  # noqa: ARG001
@@ -136,20 +144,9 @@ def _slice_backward(node: ir.Node, index: int, affine: Affine, scope: Scope) -> 
         return [{0: affine}]
     axis, cut = found
     total = _length(node.inputs[0], axis, scope)
-    taken = np.arange(total)[cut]
-    if len(taken) != affine.shape[axis]:
+    if len(np.arange(total)[cut]) != affine.shape[axis]:
         raise Refused(f"Slice ({name_of(node)}) is not proved to take {affine.shape[axis]} channels")
-
-    def spread(values: Array, background: float) -> Array:
-        whole = np.full(tuple(total if k == axis else n for k, n in enumerate(values.shape)), background)
-        whole[(slice(None),) * axis + (taken,)] = values
-        return whole
-
-    return [{0: Affine(spread(affine.scale, 1.0), spread(affine.shift, 0.0))}]
-
-
-def _cut(values: Array, axis: int, cut: slice) -> Array:
-    return values[(slice(None),) * axis + (cut,)]
+    return [{0: among(affine, axis, cut, total)}]
 
 
 def _only_data(node: ir.Node, index: int) -> None:
