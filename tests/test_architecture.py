@@ -135,7 +135,7 @@ def test_onnx_runtime_is_imported_where_its_telemetry_is_off() -> None:
     assert importers == {"service.runtime"}
 
 
-@pytest.mark.parametrize("module", ["service.session", "model_export.pipeline", "model_export.fold.check"])
+@pytest.mark.parametrize("module", ["service.session", "model_export.pipeline", "model_export.fold.instances"])
 def test_onnx_runtime_reports_to_nobody(module: str, tmp_path: Path) -> None:
     """With telemetry on it writes a device id below the home directory as soon as a session opens."""
     model = ROOT / "tests" / "golden" / "players" / "1" / "model.onnx"

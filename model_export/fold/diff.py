@@ -18,20 +18,15 @@ import onnx
 from model_export.errors import FoldInvalid, first_line
 from model_export.fold.check import (
     GROSS,
-    UNOPTIMISED,
-    Array,
-    Arrays,
     Difference,
     Recording,
-    find_feeds,
     is_floating,
     look_again,
     noise_floors,
-    open_session,
     relative_difference,
-    run,
 )
 from model_export.fold.files import load_model
+from model_export.fold.instances import UNOPTIMISED, Array, Arrays, find_feeds, open_session, run
 from model_export.ir import ir
 from service.runtime import ort
 

@@ -14,7 +14,8 @@ from time import perf_counter
 
 import onnx
 
-from model_export.fold.check import Comparison, Recording, find_one_feed
+from model_export.fold.check import Comparison, Recording
+from model_export.fold.instances import find_one_feed
 from model_export.memory import return_memory
 from service.device import CPU_PROVIDER
 from service.runtime import ort, serving_options

@@ -14,15 +14,14 @@ from model_export.errors import FoldInvalid
 from model_export.fold import fold
 from model_export.fold.check import (
     NUM_FLOORS,
-    SERVING,
     compare,
     compare_models,
     jitter,
-    open_session,
     record,
     relative_difference,
 )
 from model_export.fold.files import save_model
+from model_export.fold.instances import SERVING, open_session
 from service.runtime import serving_options
 from tests.model_export.fold.graphs import GraphBuilder
 
