@@ -1,4 +1,4 @@
-"""The command line: `python -m model_export train | export | fold | diff | inspect | demo`.
+"""The command line: `python -m model_export train | statistics | export | fold | diff | inspect | demo`.
 
 Each command imports what it needs when it runs, so that `fold`, `diff` and `inspect` never wait for torch. What can go
 wrong ends as one sentence on standard error and exit code 1; a traceback here is a defect.
@@ -147,12 +147,52 @@ def _refuse_beside_resume(context: typer.Context) -> None:
 
 
 @app.command()
+def statistics(  # noqa: PLR0913, PLR0917
+    checkpoint: Annotated[Path, typer.Argument(help="the best.ckpt that `train` left")],
+    samples: Annotated[
+        int | None, typer.Option(help="measure over so many instances, drawn at random; over all if not given")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="instances in a batch; no result depends on it")] = 256,
+    cache_memory: Annotated[
+        str, typer.Option(help="memory for activations that the next BatchNorms are measured from; 0 for none")
+    ] = "2GiB",
+    device: Annotated[str, typer.Option(help="where the network runs: auto, cpu or cuda")] = "auto",
+    json: Annotated[Path | None, typer.Option(help="write all that was found to this file, as JSON")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress bar")] = False,
+) -> None:
+    """Audit the moving averages of a trained network against what its BatchNorms really see, and say which to use."""
+    from model_export.commands.statistics import StatisticsCommand, run_statistics
+
+    command = StatisticsCommand(
+        checkpoint=checkpoint,
+        samples=samples,
+        batch_size=batch_size,
+        cache_memory=cache_memory,
+        device=device,
+        json_path=json,
+        quiet=quiet,
+    )
+    with _interruptible():
+        run_statistics(command, make_console())
+
+
+@app.command()
 def export(  # noqa: PLR0913, PLR0917
     checkpoint: Annotated[Path, typer.Argument(help="the best.ckpt that `train` left")],
     out: Annotated[Path, typer.Option(help="where the bundle goes: models/NAME/VERSION")],
     statistics: Annotated[
-        str, typer.Option(help="exact: over the whole training set; ema: the moving averages as trained")
+        str,
+        typer.Option(
+            help="exact: what each BatchNorm sees, measured front to back over the training set; precise: behind "
+            "batch-normalised layers, in one pass; ema: the moving averages as trained"
+        ),
     ] = "exact",
+    samples: Annotated[
+        int | None, typer.Option(help="measure over so many instances, drawn at random; over all if not given")
+    ] = None,
+    cache_memory: Annotated[
+        str, typer.Option(help="memory for activations that the next BatchNorms are measured from; 0 for none")
+    ] = "2GiB",
     device: Annotated[str, typer.Option(help="what the bundle is verified on: auto, cpu or cuda")] = "auto",
     raw: Annotated[Path | None, typer.Option(help="also keep the ONNX graph before folding, in this file")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a bundle that is there already")] = False,
@@ -160,7 +200,17 @@ def export(  # noqa: PLR0913, PLR0917
     """Freeze, export, fold, verify, and write a bundle that the service reads."""
     from model_export.commands.export import run_export
 
-    run_export(checkpoint, out, make_console(), statistics=statistics, device=device, raw_path=raw, overwrite=overwrite)
+    run_export(
+        checkpoint,
+        out,
+        make_console(),
+        statistics=statistics,
+        samples=samples,
+        cache_memory=cache_memory,
+        device=device,
+        raw_path=raw,
+        overwrite=overwrite,
+    )
 
 
 @app.command()

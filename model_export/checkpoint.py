@@ -1,8 +1,8 @@
 """The checkpoint: all that is known of a training run, in one file that the trainer resumes from and the export reads.
 
 Format, version 1. The file is Lightning's checkpoint (weights under `state_dict`, prefixed `network.`; the optimiser's
-and the loops' state beside them) with one entry of our own, `foldserve`, the JSON form of `Run` below and its
-`format_version`. It is read with `weights_only=True`: tensors and plain values, no pickled code.
+and the loops' state beside them) with one entry of our own, `foldserve`: the JSON form of `Run` below, its
+`format_version`, and `weights_sha256`, the digest of the weights that the moving averages were kept with. It is read with `weights_only=True`: tensors and plain values, no pickled code.
 """
 
 from __future__ import annotations
@@ -62,11 +62,16 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
-    """A checkpoint that was read: where from, the run, and the network's weights by name, on the CPU."""
+    """A checkpoint that was read: where from, the run, and the network's weights by name, on the CPU.
+
+    `weights_sha256` is the digest of the weights that the moving averages were kept with, not of those in the file:
+    whoever changes the weights afterwards leaves it behind. None in checkpoints of old.
+    """
 
     path: Path
     run: Run
     state_dict: dict[str, Tensor] = field(repr=False)
+    weights_sha256: str | None = None
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -84,12 +89,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{path} has format version {entry.get('format_version')}, this foldserve reads version {FORMAT_VERSION}: "
             "train again, or use the foldserve that wrote it"
         )
-    return Checkpoint(path=path, run=_decode_run(entry, path), state_dict=_weights(content["state_dict"]))
+    digest = entry.get("weights_sha256")
+    return Checkpoint(
+        path=path,
+        run=_decode_run(entry, path),
+        state_dict=_weights(content["state_dict"]),
+        weights_sha256=None if digest is None else str(digest),
+    )
 
 
-def encode_run(run: Run) -> dict[str, Any]:
+def encode_run(run: Run, *, weights_sha256: str) -> dict[str, Any]:
     """The entry that `read_checkpoint` expects, of plain values."""
-    return {"format_version": FORMAT_VERSION, **msgspec.to_builtins(run)}
+    return {"format_version": FORMAT_VERSION, "weights_sha256": weights_sha256, **msgspec.to_builtins(run)}
 
 
 def load_network(checkpoint: Checkpoint) -> nn.Module:

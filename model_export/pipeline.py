@@ -11,11 +11,8 @@ import importlib.metadata
 import platform
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
-
-from torch import nn
 
 from model_export.checkpoint import Run, load_network, load_splits_of, read_checkpoint
 from model_export.data import Splits
@@ -27,12 +24,16 @@ from model_export.fold.files import save_model
 from model_export.fold.provenance import Measured, Provenance, provenance_of, sha256_of_file, stamp
 from model_export.freeze import freeze
 from model_export.ir import ir
-from model_export.statistics import (
-    FrozenStatistics,
-    describe_statistics,
-    estimate_statistics,
-    moving_average_statistics,
+from model_export.measuring import (
+    MeasuringOptions,
+    Method,
+    Statistics,
+    Trained,
+    as_trained,
+    check_consistent,
+    measure_statistics,
 )
+from model_export.statistics import Tell, describe_statistics, named_batchnorms, sample
 from model_export.threads import threads_for
 from model_export.verify import compute_reference, verify
 from service.bundle import (
@@ -51,7 +52,6 @@ from service.device import Device
 from service.predictor import open_predictor
 from service.runtime import ort
 
-Method = Literal["ema", "exact"]
 Announce = Callable[[str], None]
 PRODUCERS = ("foldserve", "torch", "onnx", "onnx-ir", "onnxscript", "numpy")
 
@@ -63,6 +63,7 @@ class ExportRequest:
     checkpoint: Path
     out: Path
     statistics: Method = "exact"
+    measuring: MeasuringOptions = field(default_factory=MeasuringOptions)
     device: Device = "auto"
     overwrite: bool = False
     raw_path: Path | None = None
@@ -78,8 +79,8 @@ class ExportRequest:
         return self.out.resolve().name
 
 
-def build_bundle(request: ExportRequest, announce: Announce = lambda _: None) -> Bundle:
-    """Build the bundle that `request` asks for; `announce` is told what is being done.
+def build_bundle(request: ExportRequest, announce: Announce = lambda _: None, *, tell: Tell | None = None) -> Bundle:
+    """Build the bundle that `request` asks for; `announce` is told what is being done, `tell` how far measuring is.
 
     Raises:
         ExportError: a room refused, and says why and what to do.
@@ -87,15 +88,25 @@ def build_bundle(request: ExportRequest, announce: Announce = lambda _: None) ->
     """
     _check_place(request)
     checkpoint = read_checkpoint(request.checkpoint)
-    network, splits = load_network(checkpoint), load_splits_of(checkpoint)
-    with threads_for(network, splits.instance_shape, checkpoint.run.options.batch_size):
-        return _build(request, announce, checkpoint.run, network, splits)
+    splits = load_splits_of(checkpoint)
+    trained = as_trained(checkpoint, load_network(checkpoint), splits)
+    with threads_for(trained.network, splits.instance_shape, trained.batch_size):
+        announce(f"Measuring the {request.statistics} statistics")
+        statistics = measure_statistics(request.statistics, trained, request.measuring, tell=tell)
+        return _build(request, announce, checkpoint.run, splits, trained, statistics)
 
 
-def _build(request: ExportRequest, announce: Announce, run: Run, network: nn.Module, splits: Splits) -> Bundle:
-    announce(f"Freezing the {request.statistics} statistics")
-    statistics = _choose_statistics(network, splits, request.statistics)
-    frozen = freeze(network, statistics)
+def _build(  # noqa: PLR0913, PLR0917 - what came of each step so far
+    request: ExportRequest,
+    announce: Announce,
+    run: Run,
+    splits: Splits,
+    trained: Trained,
+    statistics: Statistics,
+) -> Bundle:
+    announce("Freezing them")
+    report = _describe(trained, statistics, request)
+    frozen = freeze(trained.network, statistics, unreached=report.unreached)
     announce("Exporting to ONNX")
     raw = export_raw(frozen, instance_shape=splits.instance_shape)
     announce("Folding")
@@ -114,7 +125,7 @@ def _build(request: ExportRequest, announce: Announce, run: Run, network: nn.Mod
                 name=request.name,
                 version=request.version,
                 signature=signature,
-                statistics=_describe(network, statistics, splits, request.statistics),
+                statistics=report,
                 fold=folded.report,
                 parity=verification.parity,
                 training=_training(run, splits, verification.accuracy),
@@ -132,17 +143,18 @@ def _check_place(request: ExportRequest) -> None:
     check_free(request.out, overwrite=request.overwrite)
 
 
-def _choose_statistics(network: nn.Module, splits: Splits, method: Method) -> dict[str, FrozenStatistics]:
-    if method == "ema":
-        return moving_average_statistics(network)
-    return estimate_statistics(network, splits.train.instances)
-
-
-def _describe(
-    network: nn.Module, statistics: dict[str, FrozenStatistics], splits: Splits, method: Method
-) -> StatisticsReport:
-    layers = describe_statistics(network, statistics, splits.train.instances)
-    return StatisticsReport(method=method, num_instances=len(splits.train), layers=layers)
+def _describe(trained: Trained, statistics: Statistics, request: ExportRequest) -> StatisticsReport:
+    calibration = sample(trained.calibration, request.measuring.samples)
+    layers = describe_statistics(trained.network, statistics, calibration)
+    if request.statistics == "exact":
+        check_consistent(layers, trained.path)
+    return StatisticsReport(
+        method=request.statistics,
+        num_instances=request.measuring.samples or trained.num_instances,
+        num_training_instances=trained.num_instances,
+        layers=layers,
+        unreached=tuple(name for name in named_batchnorms(trained.network) if name not in statistics),
+    )
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ from model_export.batches import Batches
 from model_export.checkpoint import ENTRY, Epoch, Run, encode_run, load_network, load_splits_of, read_checkpoint
 from model_export.data import DataSource, Split, Splits, load_splits
 from model_export.data.far import FAR, far_from_zero
+from model_export.digest import digest_weights
 from model_export.errors import CheckpointInvalid, NetworkInvalid
 from model_export.networks import NetworkOptions, Standardise, build_network, fit_standardise, specify
 from model_export.options import TrainingOptions
@@ -268,7 +269,7 @@ class _Task(lightning.LightningModule):
         self.run = replace(self.run, history=(*self.run.history, epoch))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[ENTRY] = encode_run(self.run)
+        checkpoint[ENTRY] = encode_run(self.run, weights_sha256=digest_weights(self.network))
 
 
 class _KeepCheckpoints(CheckpointCallback):

@@ -113,11 +113,18 @@ class LayerStatistics:
 
 @dataclass(frozen=True, kw_only=True)
 class StatisticsReport:
-    """The kind of the frozen statistics: `ema` as trained, or `exact` over the whole training set."""
+    """The kind of the frozen statistics, and how they fit.
 
-    method: Literal["ema", "exact"]
+    `ema` is the moving average as trained; `exact` was measured front to back, each BatchNorm behind frozen ones;
+    `precise` in one pass behind batch-normalised layers. They were measured over `num_instances`, which is a sample if
+    it is less than `num_training_instances` (None in bundles of old: all). Forward never comes to the `unreached`.
+    """
+
+    method: Literal["ema", "exact", "precise"]
     num_instances: int
     layers: tuple[LayerStatistics, ...] = ()
+    num_training_instances: int | None = None
+    unreached: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

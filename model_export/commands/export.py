@@ -8,9 +8,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from model_export.commands.choices import choose
+from model_export.commands.choices import choose, parse_bytes
 from model_export.commands.present import show_bundle
-from model_export.pipeline import ExportRequest, Method, build_bundle
+from model_export.measuring import MeasuringOptions, Method
+from model_export.pipeline import ExportRequest, build_bundle
+from model_export.statistics import Progress
 from service.bundle import Bundle
 from service.device import Device
 
@@ -21,6 +23,8 @@ def run_export(  # noqa: PLR0913 - the command's flags
     console: Console,
     *,
     statistics: str,
+    samples: int | None,
+    cache_memory: str,
     device: str,
     raw_path: Path | None,
     overwrite: bool,
@@ -35,14 +39,19 @@ def run_export(  # noqa: PLR0913 - the command's flags
         checkpoint=checkpoint,
         out=out,
         statistics=choose("--statistics", statistics, Method),
+        measuring=MeasuringOptions(samples=samples, cache_bytes=parse_bytes("--cache-memory", cache_memory)),
         device=choose("--device", device, Device),
         raw_path=raw_path,
         overwrite=overwrite,
     )
     with console.status("Reading the checkpoint") as status:
-        bundle = build_bundle(request, status.update)
+        bundle = build_bundle(request, status.update, tell=lambda step: status.update(_describe(step)))
     show_bundle(bundle.manifest, console)
     seconds = time.perf_counter() - start
     console.print(f"Written to {bundle.directory} in {seconds:.1f} s. Serve it:", soft_wrap=True, markup=False)
     console.print(f"  python -m service --models {shlex.quote(str(bundle.directory))}", soft_wrap=True, markup=False)
     return bundle
+
+
+def _describe(step: Progress) -> str:
+    return f"Measuring the statistics: wave {step.wave} of {step.num_waves}, batch {step.batch} of {step.num_batches}"

@@ -94,6 +94,11 @@ class Splits:
         """The shape of one instance, without the batch axis."""
         return self.train.instances.shape[1:]
 
+    @property
+    def calibration(self) -> NDArray[np.float32]:
+        """What statistics are measured over: the training instances."""
+        return self.train.instances
+
 
 def cut(data: Labelled, source: DataSource) -> Splits:
     """Cut `data` into three splits, each class in each of them in the same share.

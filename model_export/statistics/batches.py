@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,34 +15,64 @@ from torch import nn
 
 from model_export.errors import StatisticsInvalid
 
-Instances = torch.Tensor | NDArray[np.generic]
 BATCH_SIZE = 256
+
+
+class Stream(Protocol):
+    """Batches of instances that need not fit in memory: the same ones, in the same order, each time it is iterated."""
+
+    def __len__(self) -> int:
+        """How many batches there are."""
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """Each batch, shape (B, …)."""
+
+
+Instances = torch.Tensor | NDArray[np.generic] | Stream
 
 
 @dataclass(frozen=True)
 class Batches:
-    """`instances`, shape (N, …), `batch_size` at a time and as often as asked; the last batch may be smaller."""
+    """`instances`, shape (N, …), `size` at a time and as often as asked; the last batch may be smaller.
+
+    A stream comes in the batches that it is made of, whatever `size` is.
+    """
 
     instances: Instances
-    batch_size: int
+    size: int
     network: nn.Module
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise StatisticsInvalid(f"the batch size must be at least 1, not {self.batch_size}")
+        if self.size < 1:
+            raise StatisticsInvalid(f"the batch size must be at least 1, not {self.size}")
         if not len(self.instances):
             raise StatisticsInvalid("there are no instances to measure statistics over: pass the training set")
 
     def __len__(self) -> int:
-        return math.ceil(len(self.instances) / self.batch_size)
+        return math.ceil(len(self.instances) / self.size) if _in_memory(self.instances) else len(self.instances)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
+        return (batch for _, batch in self.numbered(lambda _: True))
+
+    def numbered(self, owns: Callable[[int], bool]) -> Iterator[tuple[int, torch.Tensor]]:
+        """The batches for whose number, from 0 on, `owns` is true, with their numbers."""
         like = _any_weight(self.network)
-        for start in range(0, len(self.instances), self.batch_size):
-            yield _as_taken(self.instances[start : start + self.batch_size], like)
+        for index, batch in self._raw(owns):
+            yield index, _as_taken(batch, like)
+
+    def _raw(self, owns: Callable[[int], bool]) -> Iterator[tuple[int, torch.Tensor | NDArray[np.generic]]]:
+        if isinstance(self.instances, torch.Tensor | np.ndarray):
+            for index in filter(owns, range(len(self))):
+                yield index, self.instances[index * self.size : (index + 1) * self.size]
+        else:
+            yield from ((index, batch) for index, batch in enumerate(self.instances) if owns(index))
 
 
-def _as_taken(batch: Instances, like: torch.Tensor) -> torch.Tensor:
+def _in_memory(instances: Instances) -> bool:
+    return isinstance(instances, torch.Tensor | np.ndarray)
+
+
+def _as_taken(batch: torch.Tensor | NDArray[np.generic], like: torch.Tensor) -> torch.Tensor:
     """Whole numbers, such as the indices of an embedding, stay whole."""
     tensor = batch if isinstance(batch, torch.Tensor) else torch.tensor(batch)
     return tensor.to(like.device, like.dtype if tensor.is_floating_point() else tensor.dtype)

@@ -7,19 +7,20 @@ variance v/(σ²+ε). Exact statistics leave 0 and σ²/(σ²+ε); moving averag
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from model_export.inference_copy import inference_copy
 from model_export.statistics.batches import BATCH_SIZE, Batches, Instances
 from model_export.statistics.holding import held_statistics, hold_all
-from model_export.statistics.layers import applied_batchnorms, named_batchnorms
-from model_export.statistics.measurement import measure_inputs
+from model_export.statistics.layers import BatchNorm, applied_batchnorms, named_batchnorms
+from model_export.statistics.measurement import measure
 from model_export.statistics.values import Channels, FrozenStatistics
+from model_export.statistics.whole import run_until_heard
 from service.bundle import LayerStatistics
 
 # A channel whose variance is under this share of eps is constant, as far as this BatchNorm can tell: what is left of
@@ -44,20 +45,26 @@ def describe_statistics(
         NetworkInvalid: the network can not take the instances.
     """
     frozen = inference_copy(network, device=device)
-    hold_all(frozen, statistics)
-    measured = {} if instances is None else _measure(frozen, Batches(instances, batch_size, frozen))
+    hold_all(frozen, statistics, unreached=named_batchnorms(frozen).keys() - statistics.keys())
+    measured = {} if instances is None else measure_inputs(frozen, Batches(instances, batch_size, frozen))
     batchnorms = named_batchnorms(frozen)
     return tuple(
         _describe(name, batchnorms[name], statistics[name].num_values, measured.get(name)) for name in statistics
     )
 
 
-def _measure(frozen: nn.Module, batches: Batches) -> dict[str, FrozenStatistics]:
-    applications = applied_batchnorms(frozen, next(iter(batches)))
-    return measure_inputs(frozen, applications, batches) if applications else {}
+def measure_inputs(frozen: nn.Module, batches: Batches) -> dict[str, FrozenStatistics]:
+    """Measure what every BatchNorm of `frozen` is fed, each behind the others as they are, in one pass.
+
+    Raises:
+        StatisticsInvalid: an input is not finite.
+        NetworkInvalid: the network can not take the instances.
+    """
+    times = Counter(applied_batchnorms(frozen, next(iter(batches))[:2]))
+    return measure(batches, lambda _, batch, hear: run_until_heard(frozen, batch, times, hear)) if times else {}
 
 
-def _describe(name: str, batchnorm: _BatchNorm, num_values: int, measured: FrozenStatistics | None) -> LayerStatistics:
+def _describe(name: str, batchnorm: BatchNorm, num_values: int, measured: FrozenStatistics | None) -> LayerStatistics:
     held = held_statistics(name, batchnorm)
     residual_mean, residual_variance = (None, None) if measured is None else _residuals(held, measured, batchnorm.eps)
     return LayerStatistics(
@@ -78,6 +85,6 @@ def _residuals(held: FrozenStatistics, measured: FrozenStatistics, eps: float) -
     return float(np.abs(mean).max()), float(np.abs(variance).max())
 
 
-def _max_gain(batchnorm: _BatchNorm, var: Channels) -> float:
+def _max_gain(batchnorm: BatchNorm, var: Channels) -> float:
     weight = np.ones(1) if batchnorm.weight is None else batchnorm.weight.detach().to("cpu", torch.float64).numpy()
     return float((np.abs(weight) / np.sqrt(var + batchnorm.eps)).max())

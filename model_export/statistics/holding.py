@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from model_export.errors import StatisticsInvalid
-from model_export.statistics.layers import named_batchnorms
+from model_export.statistics.layers import BatchNorm, named_batchnorms
 from model_export.statistics.values import Channels, FrozenStatistics
 
 
-def held_statistics(name: str, batchnorm: _BatchNorm) -> FrozenStatistics:
+def held_statistics(name: str, batchnorm: BatchNorm) -> FrozenStatistics:
     """Read what `batchnorm` normalises with at inference, in float64; how many values it came from is not known.
 
     Raises:
@@ -27,7 +26,7 @@ def held_statistics(name: str, batchnorm: _BatchNorm) -> FrozenStatistics:
     return FrozenStatistics(mean=_channels(mean), var=_channels(var), num_values=0)
 
 
-def hold_statistics(name: str, batchnorm: _BatchNorm, statistics: FrozenStatistics) -> None:
+def hold_statistics(name: str, batchnorm: BatchNorm, statistics: FrozenStatistics) -> None:
     """Let `batchnorm` normalise with `statistics`, rounded once to the dtype of its buffers.
 
     The buffers are replaced, not written to: whoever else holds the old ones is not affected.
@@ -42,19 +41,35 @@ def hold_statistics(name: str, batchnorm: _BatchNorm, statistics: FrozenStatisti
     _check_survived_rounding(name, batchnorm)
 
 
-def hold_all(network: nn.Module, statistics: Mapping[str, FrozenStatistics]) -> None:
-    """Let every BatchNorm of `network` hold its `statistics`, in place.
+def hold_usable(name: str, batchnorm: BatchNorm) -> None:
+    """Let `batchnorm` hold mean 0 and variance 1 if what it holds can not be normalised with.
+
+    Raises:
+        StatisticsInvalid: it keeps no statistics, or was never run.
+    """
+    held = held_statistics(name, batchnorm)
+    try:
+        check_usable(name, batchnorm, held)
+    except StatisticsInvalid:
+        fresh = FrozenStatistics(mean=np.zeros_like(held.mean), var=np.ones_like(held.var), num_values=0)
+        hold_statistics(name, batchnorm, fresh)
+
+
+def hold_all(
+    network: nn.Module, statistics: Mapping[str, FrozenStatistics], *, unreached: Collection[str] = ()
+) -> None:
+    """Let every BatchNorm of `network` but the `unreached` hold its `statistics`, in place.
 
     Raises:
         StatisticsInvalid: they are not one for each BatchNorm, or one of them does not fit or is unusable.
     """
     batchnorms = named_batchnorms(network)
-    _check_names(batchnorms.keys(), statistics.keys())
-    for name, batchnorm in batchnorms.items():
-        hold_statistics(name, batchnorm, statistics[name])
+    _check_names(batchnorms.keys() - set(unreached), statistics.keys())
+    for name, held in statistics.items():
+        hold_statistics(name, batchnorms[name], held)
 
 
-def check_usable(name: str, batchnorm: _BatchNorm, statistics: FrozenStatistics) -> None:
+def check_usable(name: str, batchnorm: BatchNorm, statistics: FrozenStatistics) -> None:
     """Refuse statistics that do not fit `batchnorm`, or that nothing can be normalised with.
 
     Raises:
@@ -80,7 +95,7 @@ def _check_names(expected: AbstractSet[str], found: AbstractSet[str]) -> None:
         )
 
 
-def _buffers(name: str, batchnorm: _BatchNorm) -> tuple[torch.Tensor, torch.Tensor]:
+def _buffers(name: str, batchnorm: BatchNorm) -> tuple[torch.Tensor, torch.Tensor]:
     mean, var = batchnorm.running_mean, batchnorm.running_var
     if mean is None or var is None:
         raise StatisticsInvalid(
@@ -96,7 +111,7 @@ def _channels(buffer: torch.Tensor) -> Channels:
     return buffer.detach().to("cpu", torch.float64, copy=True).numpy()
 
 
-def _check_width(name: str, batchnorm: _BatchNorm, statistics: FrozenStatistics) -> None:
+def _check_width(name: str, batchnorm: BatchNorm, statistics: FrozenStatistics) -> None:
     expected = (batchnorm.num_features,)
     if statistics.mean.shape != expected or statistics.var.shape != expected:
         raise StatisticsInvalid(
@@ -127,7 +142,7 @@ def _check_variance(name: str, eps: float, var: Channels) -> None:
         )
 
 
-def _check_survived_rounding(name: str, batchnorm: _BatchNorm) -> None:
+def _check_survived_rounding(name: str, batchnorm: BatchNorm) -> None:
     held = held_statistics(name, batchnorm)
     lost = ~(np.isfinite(held.mean) & np.isfinite(held.var))
     if lost.any():

@@ -12,13 +12,19 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from model_export.errors import NetworkInvalid
+from model_export.frozen_batchnorm import FrozenBatchNorm
 
+BatchNorm = _BatchNorm | FrozenBatchNorm
 Listener = Callable[[str, torch.Tensor], None]
+Heard = list[tuple[str, torch.Tensor]]
 
 
-def named_batchnorms(network: nn.Module) -> dict[str, _BatchNorm]:
-    """Find the BatchNorms of every dimension, SyncBatchNorm too, by qualified name; a shared one by its first name."""
-    return {name: module for name, module in network.named_modules() if isinstance(module, _BatchNorm)}
+def named_batchnorms(network: nn.Module) -> dict[str, BatchNorm]:
+    """Find the BatchNorms of every dimension, synchronised and frozen ones too, by qualified name.
+
+    One that is shared has its first name.
+    """
+    return {name: module for name, module in network.named_modules() if isinstance(module, BatchNorm)}
 
 
 @contextmanager
@@ -35,21 +41,30 @@ def listening(network: nn.Module, hear: Listener) -> Iterator[None]:
             handle.remove()
 
 
-def applied_batchnorms(network: nn.Module, batch: torch.Tensor) -> tuple[str, ...]:
-    """Run `batch` through the network and name the BatchNorms in the order in which they are applied.
+def hear_batchnorms(network: nn.Module, batch: torch.Tensor) -> Heard:
+    """Run `batch` through the network and note each BatchNorm with a copy of its input, in the order of application.
 
     Raises:
         NetworkInvalid: the network can not take it.
     """
-    applied: list[str] = []
-    with torch.no_grad(), listening(network, lambda name, _: applied.append(name)):
+    heard: Heard = []
+    with torch.no_grad(), listening(network, lambda name, values: heard.append((name, values.clone()))):
         try:
             network(batch)
         except Exception as err:
             raise NetworkInvalid(
                 f"the network can not take instances of shape {tuple(batch.shape[1:])} and dtype {batch.dtype}: {err}"
             ) from err
-    return tuple(applied)
+    return heard
+
+
+def applied_batchnorms(network: nn.Module, batch: torch.Tensor) -> tuple[str, ...]:
+    """Run `batch` through the network and name the BatchNorms in the order in which they are applied.
+
+    Raises:
+        NetworkInvalid: the network can not take it.
+    """
+    return tuple(name for name, _ in hear_batchnorms(network, batch))
 
 
 def _tell(hear: Listener, name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

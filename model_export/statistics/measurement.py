@@ -2,67 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from functools import reduce
 
 import numpy as np
 import torch
-from torch import nn
 
 from model_export.errors import StatisticsInvalid
+from model_export.statistics.batches import Batches
+from model_export.statistics.flow import Hear
 from model_export.statistics.holding import channels_where
-from model_export.statistics.layers import listening
+from model_export.statistics.processes import Processes, current_processes
 from model_export.statistics.values import FrozenStatistics, block_statistics, merge
 
+Feed = Callable[[int, torch.Tensor, Hear], None]
+Told = Callable[[int], None]
+Blocks = dict[int, dict[str, list[FrozenStatistics]]]
 
-def measure_inputs(
-    network: nn.Module, applications: Sequence[str], batches: Iterable[torch.Tensor]
-) -> dict[str, FrozenStatistics]:
-    """Measure the inputs of the BatchNorms that are named; of each batch, no layer behind the last of them is run.
 
-    A BatchNorm is named as often as one forward pass applies it; all that it is fed is measured together.
+def measure(batches: Batches, feed: Feed, told: Told | None = None) -> dict[str, FrozenStatistics]:
+    """Measure all that `feed(index, batch, hear)` lets `hear(name, input)` hear, over all batches and processes.
+
+    Args:
+        batches: the training set; this process takes its share of them.
+        feed: runs a batch.
+        told: is told how many batches are done, after each.
+
+    Returns:
+        The statistics by name, merged in the order of the batches: the same on every process, however many there are.
 
     Raises:
-        StatisticsInvalid: an input is not finite, or a forward pass did not reach one of the BatchNorms.
+        StatisticsInvalid: an input is not finite. What fails on one process is raised on all.
     """
-    measurement = _Measurement(applications)
-    with torch.no_grad(), listening(network, measurement.hear):
-        for batch in batches:
-            measurement.run(network, batch)
-    return measurement.statistics
+    processes = current_processes()
+    outcome = _attempt(batches, feed, told, processes)
+    gathered = processes.gather(outcome)
+    for other in gathered:
+        if isinstance(other, Exception):
+            raise other
+    return _merge_in_order([blocks for blocks in gathered if not isinstance(blocks, Exception)])
 
 
-class _AllHeardError(BaseException):
-    """Ends a forward pass from within; no `Exception`, so that no `except Exception` in the network stops it."""
+def _attempt(batches: Batches, feed: Feed, told: Told | None, processes: Processes) -> Blocks | Exception:
+    """Alone, a failure is raised where it happens; beside others it is handed round, so that none waits for ever."""
+    try:
+        return _measure_own(batches, feed, told, processes)
+    except Exception as err:
+        if processes.size == 1:
+            raise
+        return err
 
 
-class _Measurement:
-    """The statistics so far, and how many inputs of the current batch are still to come."""
+def _measure_own(batches: Batches, feed: Feed, told: Told | None, processes: Processes) -> Blocks:
+    blocks: Blocks = {}
+    with torch.no_grad():
+        for index, batch in batches.numbered(processes.owns):
+            blocks[index] = _blocks_of(index, batch, feed)
+            if told is not None:
+                told(index + 1)
+    return blocks
 
-    def __init__(self, applications: Sequence[str]) -> None:
-        self.statistics: dict[str, FrozenStatistics] = {}
-        self._applications = applications
-        self._num_missing = 0
 
-    def run(self, network: nn.Module, batch: torch.Tensor) -> None:
-        self._num_missing = len(self._applications)
-        with suppress(_AllHeardError):
-            network(batch)
-        if self._num_missing:
-            raise StatisticsInvalid(
-                f"a forward pass did not reach all of the BatchNorms {', '.join(sorted(set(self._applications)))}, "
-                "which an earlier one did: the network must take the same way for every instance"
-            )
+def _blocks_of(index: int, batch: torch.Tensor, feed: Feed) -> dict[str, list[FrozenStatistics]]:
+    heard: dict[str, list[FrozenStatistics]] = {}
 
-    def hear(self, name: str, values: torch.Tensor) -> None:
-        if name not in self._applications:
-            return
+    def hear(name: str, values: torch.Tensor) -> None:
         block = block_statistics(values)
         _check_finite(name, block)
-        self.statistics[name] = merge(self.statistics[name], block) if name in self.statistics else block
-        self._num_missing -= 1
-        if not self._num_missing:
-            raise _AllHeardError
+        heard.setdefault(name, []).append(block)
+
+    feed(index, batch, hear)
+    return heard
+
+
+def _merge_in_order(shares: Sequence[Blocks]) -> dict[str, FrozenStatistics]:
+    every = {index: heard for share in shares for index, heard in share.items()}
+    in_order: dict[str, list[FrozenStatistics]] = {}
+    for index in sorted(every):
+        for name, blocks in every[index].items():
+            in_order.setdefault(name, []).extend(blocks)
+    return {name: reduce(merge, blocks) for name, blocks in in_order.items()}
 
 
 def _check_finite(name: str, block: FrozenStatistics) -> None:

@@ -11,25 +11,46 @@ as above; what is stored is what its inference mode uses, so that is what is kep
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from model_export.errors import StatisticsInvalid
+from model_export.frozen_batchnorm import FrozenBatchNorm
 from model_export.statistics.holding import check_usable, held_statistics
-from model_export.statistics.layers import named_batchnorms
+from model_export.statistics.layers import BatchNorm, named_batchnorms
 from model_export.statistics.values import FrozenStatistics
 
 
-def moving_average_statistics(network: nn.Module) -> dict[str, FrozenStatistics]:
+def moving_average_statistics(network: nn.Module, *, unreached: Collection[str] = ()) -> dict[str, FrozenStatistics]:
     """Read the moving averages of every BatchNorm in `network`, by qualified name, exactly as they are stored.
+
+    Those named in `unreached`, which forward never comes to, are left out.
 
     Raises:
         StatisticsInvalid: a BatchNorm keeps no averages, was never trained, or its averages are unusable.
     """
-    return {name: _moving_average(name, batchnorm) for name, batchnorm in named_batchnorms(network).items()}
+    batchnorms = named_batchnorms(network)
+    return {name: _moving_average(name, batchnorm) for name, batchnorm in batchnorms.items() if name not in unreached}
 
 
-def _moving_average(name: str, batchnorm: _BatchNorm) -> FrozenStatistics:
+def initial_weight(batchnorm: BatchNorm) -> float:
+    """The share that the initial mean 0 and variance 1 still have in the averages of `batchnorm`: (1 − m)^steps.
+
+    0 where the plain average is kept (momentum None), which overwrites them in its first step.
+    """
+    num_steps, momentum = int(batchnorm.num_batches_tracked or 0), batchnorm.momentum
+    if momentum is None:
+        return float(num_steps == 0)
+    return float((1 - momentum) ** num_steps)
+
+
+def _moving_average(name: str, batchnorm: BatchNorm) -> FrozenStatistics:
+    if isinstance(batchnorm, FrozenBatchNorm):
+        raise StatisticsInvalid(
+            f"BatchNorm {name!r} is frozen, so what it holds need not be a moving average: read the averages of the "
+            "network as trained, before freeze()"
+        )
     statistics = held_statistics(name, batchnorm)
     check_usable(name, batchnorm, statistics)
     _check_trained(name, statistics)
