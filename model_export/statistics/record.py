@@ -1,6 +1,6 @@
 """The statistics file beside a checkpoint: what was measured, of which weights and data, so that it is done once.
 
-Format, version 1: JSON, one object. `subject` says what the statistics belong to. `layers` maps each BatchNorm's name to
+Format, version 1: JSON, one object. `subject` says what the statistics belong to. `layers` maps each BatchNorm to its
 `mean`, `var` (float64, as the shortest text that reads back to it) and `num_values`. `complete` is false while a
 measurement is under way: the layers are those of the waves that are done, and a later run goes on from there. Whoever
 deletes the file loses nothing but time.

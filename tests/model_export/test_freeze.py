@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from model_export.errors import NetworkInvalid, StatisticsInvalid
-from model_export.freeze import freeze
-from model_export.statistics import FrozenStatistics, named_batchnorms
+from model_export.freeze import freeze, thaw
+from model_export.statistics import FrozenStatistics, moving_average_statistics, named_batchnorms
 
 # One float32 multiplication and addition a layer.
 FLOAT32_TOLERANCE = 1e-6
@@ -117,3 +117,105 @@ def test_a_network_that_can_not_be_copied_is_refused() -> None:
     network.handle = (value for value in [1])  # type: ignore[assignment]
     with pytest.raises(NetworkInvalid, match=r"can not be copied: .*Keep files, locks"):
         freeze(network, statistics_for(network))
+
+
+def learning() -> nn.Sequential:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 3))
+    return network.train()
+
+
+def test_in_training_mode_a_frozen_batchnorm_still_applies_its_statistics_and_leaves_them_alone() -> None:
+    network = learning()
+    statistics = statistics_for(network)
+    frozen = freeze(network, statistics)
+    expected = frozen[1](batch(5, 4))  # type: ignore[index]
+    before = {name: tensor.clone() for name, tensor in frozen.state_dict().items()}
+    frozen.train()
+    for _ in range(3):
+        frozen(batch(5, 4) + 10)
+    torch.testing.assert_close(frozen[1](batch(5, 4)), expected, rtol=0, atol=0)  # type: ignore[index]
+    torch.testing.assert_close(frozen.state_dict(), before, rtol=0, atol=0)
+    assert frozen[2].training  # type: ignore[index]  # only statistics are frozen, Dropout drops again
+
+
+def test_one_instance_passes_a_frozen_batchnorm_in_training_mode() -> None:
+    """A BatchNorm in training mode refuses a single instance: it has no variance."""
+    network = learning()
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        network(batch(1, 4))
+    assert freeze(network, statistics_for(network)).train()(batch(1, 4)).shape == (1, 3)
+
+
+def test_weight_and_bias_of_a_frozen_batchnorm_still_learn() -> None:
+    network = learning()
+    frozen = freeze(network, statistics_for(network)).train()
+    torch.autograd.backward(frozen(batch(5, 4)).sum())
+    assert all(parameter.grad is not None for parameter in frozen.parameters())
+
+
+def test_state_dicts_fit_both_ways() -> None:
+    network = learning()
+    frozen = freeze(network, statistics_for(network))
+    assert list(frozen.state_dict()) == list(network.state_dict())
+    network.load_state_dict(frozen.state_dict())
+
+
+def test_nothing_takes_a_frozen_batchnorm_for_one_that_can_be_synchronised() -> None:
+    network = learning()
+    convert = nn.SyncBatchNorm.convert_sync_batchnorm
+    frozen = convert(freeze(network, statistics_for(network)))  # type: ignore[no-untyped-call]
+    assert not any(isinstance(module, nn.SyncBatchNorm) for module in frozen.modules())
+
+
+def test_a_shared_batchnorm_is_frozen_once_and_stays_shared() -> None:
+    batchnorm = nn.BatchNorm1d(4)
+    network = nn.Sequential(batchnorm, nn.Linear(4, 4), batchnorm)
+    frozen = freeze(network, statistics_for(network))
+    assert frozen[0] is frozen[2]  # type: ignore[index]
+
+
+def test_hooks_stay_on_a_frozen_batchnorm() -> None:
+    network = learning()
+    network[1].register_forward_hook(lambda *given: given[-1] * 0)
+    frozen = freeze(network, statistics_for(network))
+    assert not frozen[1](batch(5, 4)).any()  # type: ignore[index]
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm1d, nn.SyncBatchNorm])
+def test_thawing_undoes_freezing(kind: type[nn.BatchNorm1d]) -> None:
+    network = nn.Sequential(nn.Linear(4, 4), kind(4, momentum=0.3, eps=1e-3))
+    statistics = statistics_for(network)
+    thawed = thaw(freeze(network, statistics))
+    (layer,) = (module for module in thawed.modules() if isinstance(module, kind))
+    assert (type(layer), layer.momentum, layer.eps, layer.training) == (kind, 0.3, 1e-3, True)
+    assert layer.running_mean is not None
+    np.testing.assert_array_equal(layer.running_mean.numpy(), statistics["1"].mean.astype(np.float32))
+
+
+def test_a_thawed_network_learns_statistics_again_and_the_frozen_one_does_not() -> None:
+    network = learning()
+    frozen = freeze(network, statistics_for(network))
+    before = frozen.get_buffer("1.running_mean").clone()
+    thawed = thaw(frozen)
+    thawed(batch(5, 4))
+    assert not torch.equal(thawed.get_buffer("1.running_mean"), before)
+    torch.testing.assert_close(frozen.get_buffer("1.running_mean"), before, rtol=0, atol=0)
+
+
+def test_thawing_what_was_never_frozen_is_an_error() -> None:
+    with pytest.raises(NetworkInvalid, match=r"no frozen BatchNorm.*freeze"):
+        thaw(learning())
+
+
+def test_a_parametrized_batchnorm_is_refused_by_name() -> None:
+    network = learning()
+    nn.utils.parametrize.register_parametrization(network[1], "weight", nn.Softplus())
+    with pytest.raises(NetworkInvalid, match=r"BatchNorm '1' is a .*ParametrizedBatchNorm1d.*remove_parametrizations"):
+        freeze(network, statistics_for(network))
+
+
+def test_the_averages_of_a_frozen_network_are_no_moving_averages() -> None:
+    network = learning()
+    with pytest.raises(StatisticsInvalid, match=r"'1' is frozen.*before freeze"):
+        moving_average_statistics(freeze(network, statistics_for(network)))
