@@ -15,7 +15,7 @@ INSTALLED = $(VENV)/.installed-$(RUNTIME)
 NETWORKS = $(VENV)/.installed-networks
 PEERS = $(VENV)/.installed-peers
 
-.PHONY: demo serve test lint format test-slow test-service bench bench-fold bench-bank image install clean
+.PHONY: demo serve test lint format test-slow test-service bench bench-exact bench-fold bench-bank image install clean
 
 demo: $(INSTALLED)  ## train, freeze, export, fold, verify, serve and predict, on scikit-learn's digits
 	@$(BIN)/python -m model_export demo
@@ -45,6 +45,9 @@ test-service:  ## the service's tests where torch is not installed
 
 bench-fold: $(INSTALLED)  ## how fast the fold is: 50 to 5,000 nodes, ResNet-50 with all checks, start-up
 	$(BIN)/python -m benchmarks.fold_speed
+
+bench-exact: $(INSTALLED)  ## what exact statistics cost, in multiples of one forward pass
+	$(BIN)/python -m benchmarks.exact
 
 bench-bank: $(PEERS)  ## foldserve beside onnxslim, onnxsim, onnxoptimizer, onnxscript and ONNX Runtime on the bank
 	$(BIN)/python -m benchmarks.bank

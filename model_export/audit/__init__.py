@@ -15,12 +15,12 @@ from torch import nn
 from model_export.audit.advice import advise
 from model_export.audit.choices import try_all
 from model_export.audit.layers import audit_layers
-from model_export.audit.values import Audit, Choice, LayerAudit, Subject
+from model_export.audit.values import AgainstExact, Audit, Choice, LayerAudit, Subject
 from model_export.data import Split
 from model_export.measuring import Method, Statistics
 from model_export.statistics import Instances, named_batchnorms
 
-__all__ = ["Audit", "Choice", "LayerAudit", "Subject", "audit"]
+__all__ = ["AgainstExact", "Audit", "Choice", "LayerAudit", "Subject", "audit"]
 
 
 def audit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -71,14 +72,15 @@ def _is_off(audit: Audit) -> bool:
 
 
 def _is_far(layer: LayerAudit) -> bool:
-    shift, ratio = layer.mean_shift or 0.0, layer.std_ratio or 1.0
-    return shift > SHIFT or not 1 / RATIO <= ratio <= RATIO
+    found = layer.against_exact
+    return found is not None and (found.mean_shift > SHIFT or not 1 / RATIO <= found.std_ratio <= RATIO)
 
 
 def _reason(audit: Audit) -> str:
     """The likeliest cause: what is certain first, then what is measured."""
     youngest = max(audit.layers, key=lambda layer: layer.initial_weight)
-    ratios = sorted(layer.median_std_ratio or 1.0 for layer in audit.layers)
+    compared = [(layer.batchnorm, layer.against_exact) for layer in audit.layers if layer.against_exact]
+    typical_ratio = statistics.median([found.median_std_ratio for _, found in compared] or [1.0])
     if audit.subject.weights_match is False:
         return "it was kept with other weights than the checkpoint now holds (averaged, exchanged or trained on since)"
     if youngest.initial_weight > INITIAL_WEIGHT:
@@ -86,15 +88,15 @@ def _reason(audit: Audit) -> str:
             f"after {youngest.num_steps} steps with momentum {youngest.momentum:g} the initial mean 0 and variance 1 "
             f"still weigh {youngest.initial_weight:.0%} in it"
         )
-    if ratios[len(ratios) // 2] < SMALL_BATCH_RATIO:
+    if typical_ratio < SMALL_BATCH_RATIO:
         return (
-            f"the batches it was taken over vary less than the training set (σ is {ratios[len(ratios) // 2]:.2f} of "
+            f"the batches it was taken over vary less than the training set (σ is {typical_ratio:.2f} of "
             "what it should be), as very small batches or sorted ones do"
         )
-    furthest = max(audit.layers, key=lambda layer: (layer.mean_shift or 0.0, abs(math.log(layer.std_ratio or 1.0))))
+    name, furthest = max(compared, key=lambda pair: (pair[1].mean_shift, abs(math.log(pair[1].std_ratio))))
     return (
-        f"it lags behind the weights or was taken over other data (at {furthest.batchnorm} the mean is off by "
-        f"{furthest.mean_shift or 0.0:.2g} σ, and σ by a factor of {furthest.std_ratio or 1.0:.2g})"
+        f"it lags behind the weights or was taken over other data (at {name} the mean is off by "
+        f"{furthest.mean_shift:.2g} σ, and σ by a factor of {furthest.std_ratio:.2g})"
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from model_export.audit.values import LayerAudit, Residual
+from model_export.audit.values import AgainstExact, LayerAudit, Residual
 from model_export.measuring import Method, Statistics
 from model_export.statistics import (
     FrozenStatistics,
@@ -58,7 +58,7 @@ def _audit_layer(
     layer = described["exact"]
     gain = _gain(batchnorm, exact.var, layer.eps)
     dead = (gain == 0) | np.isin(np.arange(len(gain)), layer.constant_channels)
-    shift, ratio = (None, None) if average is None else _compare(average, exact, layer.eps)
+    against = None if average is None else _compare(average, exact, layer.eps, dead)
     return LayerAudit(
         batchnorm=layer.batchnorm,
         num_channels=layer.num_channels,
@@ -66,11 +66,7 @@ def _audit_layer(
         momentum=batchnorm.momentum,
         num_steps=int(batchnorm.num_batches_tracked or 0),
         initial_weight=initial_weight(batchnorm),
-        mean_shift=None if shift is None else float(shift.max()),
-        mean_shift_channel=None if shift is None else int(shift.argmax()),
-        std_ratio=None if ratio is None else float(ratio[_furthest_from_one(ratio)]),
-        std_ratio_channel=None if ratio is None else _furthest_from_one(ratio),
-        median_std_ratio=None if ratio is None else float(np.median(ratio)),
+        against_exact=against,
         residuals={method: _residual(found) for method, found in described.items()},
         smallest_var=0.0 if dead.all() else float(exact.var[~dead].min()),
         max_gain=float(gain.max()),
@@ -80,14 +76,23 @@ def _audit_layer(
     )
 
 
-def _compare(average: FrozenStatistics, exact: FrozenStatistics, eps: float) -> tuple[Channels, Channels]:
-    """|Δμ|/σ and the ratio of σ, for each channel; eps is in every σ, for it is in every division."""
-    shift = np.abs(average.mean - exact.mean) / np.sqrt(exact.var + eps)
-    return shift, np.sqrt((average.var + eps) / (exact.var + eps))
-
-
-def _furthest_from_one(ratio: Channels) -> int:
-    return int(np.abs(np.log(ratio)).argmax())
+def _compare(
+    average: FrozenStatistics, exact: FrozenStatistics, eps: float, dead: NDArray[np.bool_]
+) -> AgainstExact | None:
+    """The worst of the living channels; eps is in every σ, for it is in every division."""
+    living = np.flatnonzero(~dead)
+    if not len(living):
+        return None
+    shift = (np.abs(average.mean - exact.mean) / np.sqrt(exact.var + eps))[living]
+    ratio = np.sqrt((average.var + eps) / (exact.var + eps))[living]
+    furthest = int(np.abs(np.log(ratio)).argmax())
+    return AgainstExact(
+        mean_shift=float(shift.max()),
+        mean_shift_channel=int(living[shift.argmax()]),
+        std_ratio=float(ratio[furthest]),
+        std_ratio_channel=int(living[furthest]),
+        median_std_ratio=float(np.median(ratio)),
+    )
 
 
 def _gain(batchnorm: BatchNorm, var: Channels, eps: float) -> Channels:

@@ -32,6 +32,23 @@ class Residual:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AgainstExact:
+    """A moving average against exact statistics, over the channels that are not dead.
+
+    Attributes:
+        mean_shift: the largest |μ_ema − μ_exact| / √(σ²_exact + ε), at channel `mean_shift_channel`.
+        std_ratio: √((σ²_ema + ε)/(σ²_exact + ε)) furthest from 1, at channel `std_ratio_channel`.
+        median_std_ratio: the same ratio, at the channel in the middle.
+    """
+
+    mean_shift: float
+    mean_shift_channel: int
+    std_ratio: float
+    std_ratio_channel: int
+    median_std_ratio: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class LayerAudit:
     """One BatchNorm.
 
@@ -42,10 +59,7 @@ class LayerAudit:
         momentum: PyTorch's; None for the plain average.
         num_steps: how many training batches moved its averages.
         initial_weight: the share that the initial mean 0 and variance 1 still have in them, (1 − momentum)^num_steps.
-        mean_shift: the largest |μ_ema − μ_exact| / √(σ²_exact + ε), at channel `mean_shift_channel`. This and the
-            ratios are None without averages.
-        std_ratio: √((σ²_ema + ε)/(σ²_exact + ε)) furthest from 1, at channel `std_ratio_channel`.
-        median_std_ratio: the same ratio, at the channel in the middle.
+        against_exact: how far the averages are off; None without any, or if all channels are dead.
         residuals: of each kind of statistics, measured over the training set behind frozen layers of that kind.
         smallest_var: the smallest σ²_exact of a channel that is not dead, to hold against eps; 0 if all are.
         max_gain: the largest |γ|/√(σ²_exact + ε).
@@ -60,11 +74,7 @@ class LayerAudit:
     momentum: float | None
     num_steps: int
     initial_weight: float
-    mean_shift: float | None
-    mean_shift_channel: int | None
-    std_ratio: float | None
-    std_ratio_channel: int | None
-    median_std_ratio: float | None
+    against_exact: AgainstExact | None
     residuals: dict[Method, Residual]
     smallest_var: float
     max_gain: float

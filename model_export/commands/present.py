@@ -54,7 +54,7 @@ def show_ledger(report: FoldReport, console: Console) -> None:
 
 def show_statistics(report: StatisticsReport, signature: Signature, console: Console) -> None:
     """How the frozen statistics fit the training set, and which channels are dangerous."""
-    console.print(f"[bold]Statistics[/]: {report.method}, over {report.num_instances} training instances")
+    console.print(f"[bold]Statistics[/]: {report.method}, over {_how_many(report)} training instances")
     table = Table()
     for column in ("BatchNorm", "channels", "values", "residual of mean", "of variance", "largest gain"):
         table.add_column(column, justify="left" if column == "BatchNorm" else "right")
@@ -67,6 +67,10 @@ def show_statistics(report: StatisticsReport, signature: Signature, console: Con
         counts = (str(layer.num_channels), str(layer.num_values or "-"))
         table.add_row(escape(layer.batchnorm), *counts, *residuals, f"{layer.max_gain:.3g}")
     console.print(table)
+    if report.unreached:
+        console.print(
+            f"  [yellow]caution[/]   left alone, for forward never comes to them: {escape(some(report.unreached))}"
+        )
     for number, layer in enumerate(report.layers):
         if layer.constant_channels:
             names = _channel_names(layer.constant_channels, signature if number == 0 else None)
@@ -76,6 +80,13 @@ def show_statistics(report: StatisticsReport, signature: Signature, console: Con
                 f"{layer.max_gain:.3g}",
                 soft_wrap=True,
             )
+
+
+def _how_many(report: StatisticsReport) -> str:
+    everything = report.num_training_instances
+    if everything is None or everything == report.num_instances:
+        return str(report.num_instances)
+    return f"a sample of {report.num_instances} of {everything}"
 
 
 def show_parity(report: ParityReport, console: Console) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from model_export.audit import Audit, LayerAudit
+from model_export.audit import AgainstExact, Audit, LayerAudit
 from model_export.audit.trained import ALL, audit_trained
 from model_export.checkpoint import load_network, load_splits_of, read_checkpoint
 from model_export.commands.choices import choose, parse_bytes
@@ -104,8 +104,7 @@ def _table_of_layers(layers: tuple[LayerAudit, ...]) -> Table:
     for layer in layers:
         table.add_row(
             escape(layer.batchnorm),
-            _at(layer.mean_shift, layer.mean_shift_channel),
-            _at(layer.std_ratio, layer.std_ratio_channel),
+            *_against_exact(layer.against_exact),
             *(_residual(layer, method) for method in ALL),
             f"{layer.initial_weight:.0%}",
             f"{layer.eps / layer.smallest_var:.0e}" if layer.smallest_var else "∞",
@@ -118,8 +117,13 @@ def _residual(layer: LayerAudit, method: Method) -> str:
     return "-" if found is None else f"{max(found.mean, found.variance):.0e}"
 
 
-def _at(number: float | None, channel: int | None) -> str:
-    return "-" if number is None else f"{number:.3g} ({channel})"
+def _against_exact(found: AgainstExact | None) -> tuple[str, str]:
+    if found is None:
+        return "-", "-"
+    return (
+        f"{found.mean_shift:.3g} ({found.mean_shift_channel})",
+        f"{found.std_ratio:.3g} ({found.std_ratio_channel})",
+    )
 
 
 def _table_of_choices(audit: Audit) -> Table:

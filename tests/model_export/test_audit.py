@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from model_export.audit import Audit, Subject, audit
+from model_export.audit import AgainstExact, Audit, Subject, audit
 from model_export.audit.advice import advise
 from model_export.audit.trained import audit_trained
 from model_export.audit.values import Choice, LayerAudit
@@ -143,9 +143,11 @@ def test_shift_ratio_and_their_channels_are_those_of_the_definition() -> None:
     average, exact = moving_average_statistics(network)["0"], estimate_statistics(network, data)["0"]
     shift = np.abs(average.mean - exact.mean) / np.sqrt(exact.var + 1e-5)
     ratio = np.sqrt((average.var + 1e-5) / (exact.var + 1e-5))
-    assert layer.mean_shift == pytest.approx(shift.max(), rel=FLOAT32)
-    assert layer.mean_shift_channel == shift.argmax()
-    assert layer.std_ratio == pytest.approx(ratio[np.abs(np.log(ratio)).argmax()], rel=FLOAT32)
+    found = layer.against_exact
+    assert found is not None
+    assert found.mean_shift == pytest.approx(shift.max(), rel=FLOAT32)
+    assert found.mean_shift_channel == shift.argmax()
+    assert found.std_ratio == pytest.approx(ratio[np.abs(np.log(ratio)).argmax()], rel=FLOAT32)
     assert (layer.num_steps, layer.initial_weight) == (1, 0.9)
     assert layer.smallest_var == pytest.approx(exact.var.min(), rel=FLOAT32)
 
@@ -206,11 +208,9 @@ LAYER = LayerAudit(
     momentum=0.1,
     num_steps=1000,
     initial_weight=0.0,
-    mean_shift=0.01,
-    mean_shift_channel=0,
-    std_ratio=1.01,
-    std_ratio_channel=0,
-    median_std_ratio=1.0,
+    against_exact=AgainstExact(
+        mean_shift=0.01, mean_shift_channel=0, std_ratio=1.01, std_ratio_channel=0, median_std_ratio=1.0
+    ),
     residuals={},
     smallest_var=1.0,
     max_gain=1.0,
@@ -235,7 +235,9 @@ def advised(num_valid: int, more: int, fewer: int, **layer: Any) -> Audit:
 def test_advice_is_one_sentence_and_never_calls_what_costs_nothing_unusable(
     more: int, fewer: int, initial: float, shift: float, ratio: float
 ) -> None:
-    found = advised(1000, more, fewer, initial_weight=initial, mean_shift=shift, std_ratio=ratio)
+    assert LAYER.against_exact is not None
+    off = replace(LAYER.against_exact, mean_shift=shift, std_ratio=ratio)
+    found = advised(1000, more, fewer, initial_weight=initial, against_exact=off)
     assert found.advice.endswith(".")
     assert "\n" not in found.advice
     assert found.usable == ("not usable" not in found.advice)
