@@ -145,7 +145,7 @@ def _check_place(request: ExportRequest) -> None:
 
 def _describe(trained: Trained, statistics: Statistics, request: ExportRequest) -> StatisticsReport:
     calibration = sample(trained.calibration, request.measuring.samples)
-    layers = describe_statistics(trained.network, statistics, calibration)
+    layers = describe_statistics(trained.network, statistics, calibration, device=request.measuring.device)
     if request.statistics == "exact":
         check_consistent(layers, trained.path)
     return StatisticsReport(

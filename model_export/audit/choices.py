@@ -45,5 +45,6 @@ def _try(network: nn.Module, method: Method, statistics: Statistics | str, split
 
 @torch.inference_mode()
 def _answer(frozen: nn.Module, split: Split) -> tuple[torch.Tensor, torch.Tensor]:
-    pairs = [(frozen(instances), labels) for instances, labels in Batches(split, BATCH_SIZE)]
+    device = next((tensor.device for tensor in frozen.state_dict().values()), torch.device("cpu"))
+    pairs = [(frozen(instances.to(device)).cpu(), labels) for instances, labels in Batches(split, BATCH_SIZE)]
     return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])

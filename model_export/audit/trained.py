@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from model_export.audit import Audit, Subject, audit
 from model_export.data import Split
 from model_export.errors import StatisticsInvalid
+from model_export.inference_copy import inference_copy
 from model_export.measuring import MeasuringOptions, Method, Statistics, Trained, measure_statistics
 from model_export.statistics import Tell, sample
 
@@ -13,15 +16,21 @@ Measured = dict[Method, Statistics | str]
 
 
 def audit_trained(
-    trained: Trained, valid: Split, options: MeasuringOptions, *, tell: Tell | None = None
+    trained: Trained,
+    valid: Split,
+    options: MeasuringOptions,
+    *,
+    methods: tuple[Method, ...] = ALL,
+    tell: Tell | None = None,
 ) -> tuple[Audit, Measured]:
-    """Measure and audit; also returns the statistics of each kind, or why there are none.
+    """Measure by `methods`, which must hold `exact`, and audit; also returns the statistics, or why there are none.
 
     Raises:
         StatisticsInvalid: exact statistics can not be measured.
         NetworkInvalid: the network can not take the instances.
     """
-    measured: Measured = {method: _attempt(method, trained, options, tell) for method in ALL}
+    trained = replace(trained, network=inference_copy(trained.network, device=options.device))
+    measured: Measured = {method: _attempt(method, trained, options, tell) for method in methods}
     subject = Subject(
         num_instances=options.samples or trained.num_instances,
         num_training_instances=trained.num_instances,

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from model_export.commands.choices import choose, parse_bytes
 from model_export.commands.present import show_bundle
-from model_export.measuring import MeasuringOptions, Method
+from model_export.measuring import MeasuringOptions, Method, find_device
 from model_export.pipeline import ExportRequest, build_bundle
 from model_export.statistics import Progress
 from service.bundle import Bundle
@@ -39,7 +39,11 @@ def run_export(  # noqa: PLR0913 - the command's flags
         checkpoint=checkpoint,
         out=out,
         statistics=choose("--statistics", statistics, Method),
-        measuring=MeasuringOptions(samples=samples, cache_bytes=parse_bytes("--cache-memory", cache_memory)),
+        measuring=MeasuringOptions(
+            samples=samples,
+            cache_bytes=parse_bytes("--cache-memory", cache_memory),
+            device="cpu" if device == "cpu" else find_device("auto"),
+        ),
         device=choose("--device", device, Device),
         raw_path=raw_path,
         overwrite=overwrite,

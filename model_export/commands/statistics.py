@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
@@ -17,8 +16,8 @@ from model_export.audit.trained import ALL, audit_trained
 from model_export.checkpoint import load_network, load_splits_of, read_checkpoint
 from model_export.commands.choices import choose, parse_bytes
 from model_export.commands.progress import measuring_bar
-from model_export.errors import NetworkInvalid, StatisticsInvalid, first_line
-from model_export.measuring import MeasuringOptions, Method, as_trained
+from model_export.errors import StatisticsInvalid, first_line
+from model_export.measuring import MeasuringOptions, Method, as_trained, find_device
 from model_export.threads import threads_for
 from service.device import Device
 
@@ -55,7 +54,7 @@ def run_statistics(command: StatisticsCommand, console: Console) -> Audit:
         samples=command.samples,
         batch_size=command.batch_size,
         cache_bytes=parse_bytes("--cache-memory", command.cache_memory),
-        device=_device(choose("--device", command.device, Device)),
+        device=find_device(choose("--device", command.device, Device)),
     )
     trained = as_trained(checkpoint, network, splits)
     with (
@@ -67,12 +66,6 @@ def run_statistics(command: StatisticsCommand, console: Console) -> Audit:
     if command.json_path is not None:
         _write(command.json_path, found)
     return found
-
-
-def _device(device: Device) -> str:
-    if device == "cuda" and not torch.cuda.is_available():
-        raise NetworkInvalid("--device cuda: PyTorch finds no CUDA device: install its CUDA build, or say --device cpu")
-    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def show_audit(audit: Audit, console: Console) -> None:
