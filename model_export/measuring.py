@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -30,6 +31,7 @@ from model_export.statistics import (
     Tell,
     applied_batchnorms,
     current_processes,
+    describe_statistics,
     estimate_statistics,
     moving_average_statistics,
     named_batchnorms,
@@ -42,8 +44,10 @@ from service.device import Device
 
 Method = Literal["exact", "precise", "ema"]
 Statistics = dict[str, FrozenStatistics]
-# Exact statistics leave 1e-7, what float32 rounds; a mean far above its spread up to 1e-3. Wrong ones leave percents.
+# Exact statistics leave 1e-7, what float32 rounds, and more where a mean is far above its spread. Wrong ones leave
+# percents.
 LARGEST_RESIDUAL = 1e-2
+ROUNDINGS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,20 +135,28 @@ def unreached_batchnorms(network: nn.Module, instances: Instances) -> tuple[str,
     return tuple(name for name in named_batchnorms(network) if name not in applied)
 
 
-def check_consistent(layers: Iterable[LayerStatistics], checkpoint: Path) -> None:
-    """See that exact statistics are what the network sees behind them: a file of old may be of another network's code.
+def check_consistent(network: nn.Module, statistics: Statistics, layers: Iterable[LayerStatistics]) -> None:
+    """See that exact statistics are what the network sees behind them.
 
     Raises:
-        StatisticsInvalid: they are not; says how far they are off.
+        StatisticsInvalid: they are not, though they were just measured; says how far they are off.
     """
     for layer in layers:
-        worst = max(layer.residual_mean or 0.0, layer.residual_variance or 0.0)
-        if worst > LARGEST_RESIDUAL:
+        off = _excess(network, statistics, layer)
+        if off > 0:
             raise StatisticsInvalid(
-                f"BatchNorm {layer.batchnorm!r} sees other inputs than the exact statistics in "
-                f"{record_path(checkpoint)} say (off by {worst:.1e} standard deviations): the network's code was "
-                "changed since, or it answers at random. Delete that file and export again"
+                f"BatchNorm {layer.batchnorm!r} sees other inputs each time the training set goes through the network "
+                f"(off by {off:.1e} standard deviations): it answers at random, keeps something from one batch to the "
+                "next, or writes over its input. In inference mode an answer must follow from its instance alone"
             )
+
+
+def _excess(network: nn.Module, statistics: Statistics, layer: LayerStatistics) -> float:
+    """How far the residual is beyond what rounding explains; where a mean is far above its spread that is much."""
+    values, batchnorm = statistics[layer.batchnorm], named_batchnorms(network)[layer.batchnorm]
+    size = np.abs(values.mean) / np.sqrt(values.var + layer.eps)
+    rounding = ROUNDINGS * torch.finfo(batchnorm.running_mean.dtype).eps * float(size.max())  # type: ignore[union-attr]
+    return max(layer.residual_mean or 0.0, layer.residual_variance or 0.0) - LARGEST_RESIDUAL - rounding
 
 
 def _match(weights_sha256: str | None, network: nn.Module) -> bool | None:
@@ -152,20 +164,42 @@ def _match(weights_sha256: str | None, network: nn.Module) -> bool | None:
 
 
 def _measure_exact(trained: Trained, instances: Instances, options: MeasuringOptions, tell: Tell | None) -> Statistics:
-    record = _Record(trained) if options.samples is None else None
-    statistics = estimate_statistics(
+    if options.samples is not None:
+        return _estimate(trained, instances, options, tell, record=None, known={})
+    record = _Record(trained)
+    known = record.read()
+    statistics = _estimate(trained, instances, options, tell, record=record, known=known)
+    if known and not _fit(trained, statistics, instances, options):
+        statistics = _estimate(trained, instances, options, tell, record=record, known={})
+    record.write(statistics, complete=True)
+    return statistics
+
+
+def _estimate(  # noqa: PLR0913
+    trained: Trained,
+    instances: Instances,
+    options: MeasuringOptions,
+    tell: Tell | None,
+    *,
+    record: _Record | None,
+    known: Statistics,
+) -> Statistics:
+    return estimate_statistics(
         trained.network,
         instances,
         batch_size=options.batch_size,
         device=options.device,
         cache_bytes=options.cache_bytes,
         progress=tell,
-        known=record.read() if record else None,
+        known=known,
         measured=partial(record.write, complete=False) if record else None,
     )
-    if record:
-        record.write(statistics, complete=True)
-    return statistics
+
+
+def _fit(trained: Trained, statistics: Statistics, instances: Instances, options: MeasuringOptions) -> bool:
+    """Whether what was read from a file is of this very network: its code may be another, with the same weights."""
+    layers = describe_statistics(trained.network, statistics, instances, device=options.device)
+    return all(_excess(trained.network, statistics, layer) <= 0 for layer in layers)
 
 
 class _Record:
@@ -174,12 +208,14 @@ class _Record:
     def __init__(self, trained: Trained) -> None:
         self._path = record_path(trained.path)
         self._subject = Subject(weights_sha256=digest_weights(trained.network), data_sha256=trained.data_sha256)
+        self._widths = {name: layer.num_features for name, layer in named_batchnorms(trained.network).items()}
         self._processes = current_processes()
 
     def read(self) -> Statistics:
         """What is known already; the same on all processes, for they must do the same."""
-        return self._processes.gather(read_statistics(self._path, self._subject))[0]
+        return self._processes.gather_computed(lambda: read_statistics(self._path, self._subject, self._widths))[0]
 
     def write(self, statistics: Statistics, *, complete: bool) -> None:
+        """Keep what is known so far."""
         if self._processes.rank == 0:
             write_statistics(self._path, self._subject, statistics, complete=complete)

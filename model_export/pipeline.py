@@ -33,7 +33,7 @@ from model_export.measuring import (
     check_consistent,
     measure_statistics,
 )
-from model_export.statistics import Tell, describe_statistics, named_batchnorms, sample
+from model_export.statistics import Tell, count_instances, describe_statistics, named_batchnorms, sample
 from model_export.threads import threads_for
 from model_export.verify import compute_reference, verify
 from service.bundle import (
@@ -147,10 +147,10 @@ def _describe(trained: Trained, statistics: Statistics, request: ExportRequest) 
     calibration = sample(trained.calibration, request.measuring.samples)
     layers = describe_statistics(trained.network, statistics, calibration, device=request.measuring.device)
     if request.statistics == "exact":
-        check_consistent(layers, trained.path)
+        check_consistent(trained.network, statistics, layers)
     return StatisticsReport(
         method=request.statistics,
-        num_instances=request.measuring.samples or trained.num_instances,
+        num_instances=trained.num_instances if request.measuring.samples is None else count_instances(calibration),
         num_training_instances=trained.num_instances,
         layers=layers,
         unreached=tuple(name for name in named_batchnorms(trained.network) if name not in statistics),

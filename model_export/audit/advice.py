@@ -37,7 +37,8 @@ def _advice(audit: Audit) -> str:
     if not audit.layers:
         return "There is no BatchNorm in this network that forward comes to, so there is nothing to freeze."
     if ema.problem or ema.accuracy is None or exact.accuracy is None:
-        return f"The moving average is not usable ({ema.problem}): export with exact statistics, the default."
+        why = ema.problem.partition(": ")[0]  # what it advises beside is for those who insist on the average
+        return f"The moving average is not usable ({why}): export with exact statistics, the default."
     both = f"{ema.accuracy:.3f} with it, {exact.accuracy:.3f} with exact statistics"
     gain = _gain_of_exact(audit)
     if gain > 0:
@@ -46,16 +47,25 @@ def _advice(audit: Audit) -> str:
             f"because {_reason(audit)}; export with exact statistics, the default."
         )
     if gain < 0:
-        return (
-            f"Export with --statistics ema: the network answers better with what it kept in training ({both}), so its "
-            "layers count on their batches; train on, with larger batches, before you rely on it."
-        )
+        return _advice_against_exact(audit, both)
     if _is_off(audit):
         return (
             f"Export with exact statistics, the default: the moving average is off, because {_reason(audit)}, even if "
             f"{audit.num_valid} validation instances do not show it ({both})."
         )
     return f"Either will do ({both}): exact statistics are the default, and the same for every size of batch."
+
+
+def _advice_against_exact(audit: Audit, both: str) -> str:
+    if audit.subject.num_instances < audit.subject.num_training_instances:
+        return (
+            f"A sample of {audit.subject.num_instances} instances is too small to say: exact statistics over it answer "
+            f"worse than the moving average ({both}); measure over more, or over all."
+        )
+    return (
+        f"Export with --statistics ema: the network answers better with what it kept in training ({both}), so its "
+        "layers count on their batches; train on, with larger batches, before you rely on it."
+    )
 
 
 def _gain_of_exact(audit: Audit) -> float:
@@ -67,7 +77,7 @@ def _gain_of_exact(audit: Audit) -> float:
 
 def _is_off(audit: Audit) -> bool:
     return audit.subject.weights_match is False or any(
-        layer.initial_weight > INITIAL_WEIGHT or _is_far(layer) for layer in audit.layers
+        (layer.initial_weight or 0.0) > INITIAL_WEIGHT or _is_far(layer) for layer in audit.layers
     )
 
 
@@ -78,15 +88,16 @@ def _is_far(layer: LayerAudit) -> bool:
 
 def _reason(audit: Audit) -> str:
     """The likeliest cause: what is certain first, then what is measured."""
-    youngest = max(audit.layers, key=lambda layer: layer.initial_weight)
+    youngest = max(audit.layers, key=lambda layer: layer.initial_weight or 0.0)
+    left = youngest.initial_weight or 0.0
     compared = [(layer.batchnorm, layer.against_exact) for layer in audit.layers if layer.against_exact]
     typical_ratio = statistics.median([found.median_std_ratio for _, found in compared] or [1.0])
     if audit.subject.weights_match is False:
         return "it was kept with other weights than the checkpoint now holds (averaged, exchanged or trained on since)"
-    if youngest.initial_weight > INITIAL_WEIGHT:
+    if left > INITIAL_WEIGHT:
         return (
             f"after {youngest.num_steps} steps with momentum {youngest.momentum:g} the initial mean 0 and variance 1 "
-            f"still weigh {youngest.initial_weight:.0%} in it"
+            f"still weigh {left:.0%} in it"
         )
     if typical_ratio < SMALL_BATCH_RATIO:
         return (

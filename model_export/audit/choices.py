@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from model_export.audit.values import Choice
 from model_export.batches import Batches
 from model_export.data import Split
+from model_export.errors import NetworkInvalid
 from model_export.freeze import freeze
 from model_export.measuring import Method, Statistics
 from model_export.statistics import named_batchnorms
@@ -46,5 +47,8 @@ def _try(network: nn.Module, method: Method, statistics: Statistics | str, split
 @torch.inference_mode()
 def _answer(frozen: nn.Module, split: Split) -> tuple[torch.Tensor, torch.Tensor]:
     device = next((tensor.device for tensor in frozen.state_dict().values()), torch.device("cpu"))
-    pairs = [(frozen(instances.to(device)).cpu(), labels) for instances, labels in Batches(split, BATCH_SIZE)]
+    try:
+        pairs = [(frozen(instances.to(device)).cpu(), labels) for instances, labels in Batches(split, BATCH_SIZE)]
+    except Exception as err:
+        raise NetworkInvalid(f"the network failed on the valid split: {type(err).__name__}: {err}") from err
     return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from model_export.audit.values import AgainstExact, LayerAudit, Residual
-from model_export.measuring import Method, Statistics
+from model_export.measuring import Method, Statistics, check_consistent
 from model_export.statistics import (
     FrozenStatistics,
     Instances,
@@ -36,6 +36,7 @@ def audit_layers(
         for method, values in statistics.items()
         if not isinstance(values, str)
     }
+    check_consistent(network, exact, described["exact"].values())
     averages = statistics.get("ema", "")
     batchnorms = named_batchnorms(network)
     return tuple(

@@ -9,7 +9,7 @@ from model_export.data import Split
 from model_export.errors import StatisticsInvalid
 from model_export.inference_copy import inference_copy
 from model_export.measuring import MeasuringOptions, Method, Statistics, Trained, measure_statistics
-from model_export.statistics import Tell, sample
+from model_export.statistics import Tell, count_instances, sample
 
 ALL: tuple[Method, ...] = ("ema", "exact", "precise")
 Measured = dict[Method, Statistics | str]
@@ -31,13 +31,13 @@ def audit_trained(
     """
     trained = replace(trained, network=inference_copy(trained.network, device=options.device))
     measured: Measured = {method: _attempt(method, trained, options, tell) for method in methods}
+    calibration = sample(trained.calibration, options.samples)
     subject = Subject(
-        num_instances=options.samples or trained.num_instances,
+        num_instances=trained.num_instances if options.samples is None else count_instances(calibration),
         num_training_instances=trained.num_instances,
         batch_size=trained.batch_size,
         weights_match=trained.weights_match,
     )
-    calibration = sample(trained.calibration, options.samples)
     return audit(trained.network, measured, calibration=calibration, valid=valid, subject=subject), measured
 
 

@@ -58,7 +58,8 @@ class LayerAudit:
         eps: the number inside the root.
         momentum: PyTorch's; None for the plain average.
         num_steps: how many training batches moved its averages.
-        initial_weight: the share that the initial mean 0 and variance 1 still have in them, (1 − momentum)^num_steps.
+        initial_weight: the share that the initial mean 0 and variance 1 still have in them, (1 − momentum)^num_steps;
+            None where no steps were counted.
         against_exact: how far the averages are off; None without any, or if all channels are dead.
         residuals: of each kind of statistics, measured over the training set behind frozen layers of that kind.
         smallest_var: the smallest σ²_exact of a channel that is not dead, to hold against eps; 0 if all are.
@@ -73,7 +74,7 @@ class LayerAudit:
     eps: float
     momentum: float | None
     num_steps: int
-    initial_weight: float
+    initial_weight: float | None
     against_exact: AgainstExact | None
     residuals: dict[Method, Residual]
     smallest_var: float

@@ -99,7 +99,7 @@ def _table_of_layers(layers: tuple[LayerAudit, ...]) -> Table:
             escape(layer.batchnorm),
             *_against_exact(layer.against_exact),
             *(_residual(layer, method) for method in ALL),
-            f"{layer.initial_weight:.0%}",
+            "-" if layer.initial_weight is None else f"{layer.initial_weight:.0%}",
             f"{layer.eps / layer.smallest_var:.0e}" if layer.smallest_var else "∞",
         )
     return table

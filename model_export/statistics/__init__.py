@@ -20,7 +20,7 @@ from model_export.statistics.layers import applied_batchnorms, named_batchnorms
 from model_export.statistics.moving_average import initial_weight, moving_average_statistics
 from model_export.statistics.precise import precise_statistics
 from model_export.statistics.processes import current_processes
-from model_export.statistics.sampling import sample
+from model_export.statistics.sampling import count_instances, sample
 from model_export.statistics.values import FrozenStatistics, merge
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Stream",
     "Tell",
     "applied_batchnorms",
+    "count_instances",
     "current_processes",
     "describe_statistics",
     "estimate_statistics",

@@ -73,9 +73,9 @@ def _in_memory(instances: Instances) -> bool:
 
 
 def _as_taken(batch: torch.Tensor | NDArray[np.generic], like: torch.Tensor) -> torch.Tensor:
-    """Whole numbers, such as the indices of an embedding, stay whole."""
-    tensor = batch if isinstance(batch, torch.Tensor) else torch.tensor(batch)
-    return tensor.to(like.device, like.dtype if tensor.is_floating_point() else tensor.dtype)
+    """A copy, for a network may write over its input. Whole numbers, such as an embedding's indices, stay whole."""
+    tensor = batch.detach() if isinstance(batch, torch.Tensor) else torch.from_numpy(np.array(batch, order="C"))
+    return tensor.to(like.device, like.dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
 
 
 def _any_weight(network: nn.Module) -> torch.Tensor:

@@ -27,6 +27,7 @@ from model_export.statistics.batches import BATCH_SIZE, Batches, Instances
 from model_export.statistics.holding import held_statistics, hold_statistics, hold_usable
 from model_export.statistics.layers import Heard, hear_batchnorms, named_batchnorms
 from model_export.statistics.measurement import Feed, measure
+from model_export.statistics.processes import current_processes
 from model_export.statistics.rehearsal import choose_route
 from model_export.statistics.values import FrozenStatistics
 from model_export.statistics.waves import Wave
@@ -35,6 +36,7 @@ CACHE_BYTES = 2 * 2**30
 # A circular wave is measured again until its statistics agree with what it then sees, as far as float32 can tell: a few
 # roundings of 6e-8 each.
 CIRCULAR_TOLERANCE = 3e-7
+ROUNDINGS = 4
 MAX_ROUNDS = 100
 
 
@@ -91,9 +93,8 @@ def estimate_statistics(  # noqa: PLR0913 - what to measure, and six keywords ab
     """
     frozen = inference_copy(network, device=device)
     batches = Batches(instances, batch_size, frozen)
-    few = next(iter(batches))[:2]
-    heard = _hear_usable(frozen, few)
-    route = choose_route(frozen, few, heard, cache_bytes=cache_bytes)
+    few, heard = _hear_usable(frozen, batches)
+    route = choose_route(frozen, few, heard, cache_bytes=cache_bytes, processes=current_processes())
     statistics: Statistics = {}
     for number, wave in enumerate(route.waves, start=1):
         told = _telling(progress, number, len(route.waves), len(batches))
@@ -104,8 +105,18 @@ def estimate_statistics(  # noqa: PLR0913 - what to measure, and six keywords ab
     return {name: statistics[name] for name in dict.fromkeys(name for name, _ in heard)}
 
 
-def _hear_usable(frozen: nn.Module, batch: torch.Tensor) -> Heard:
-    """What each BatchNorm is fed, none of which may hold NaN, for that would be all that the ones behind it see."""
+def _hear_usable(frozen: nn.Module, batches: Batches) -> tuple[torch.Tensor, Heard]:
+    """A few instances and what each BatchNorm is fed of them.
+
+    None may hold NaN, for that would be all that the ones behind it see.
+    """
+    found: list[tuple[torch.Tensor, Heard]] = []
+    current_processes().gather_computed(lambda: found.append(_hear(frozen, batches)))
+    return found[0]
+
+
+def _hear(frozen: nn.Module, batches: Batches) -> tuple[torch.Tensor, Heard]:
+    batch = next(iter(batches))[:2]
     batchnorms = named_batchnorms(frozen)
     for name, batchnorm in batchnorms.items():
         if batchnorm.running_mean is not None:
@@ -113,7 +124,7 @@ def _hear_usable(frozen: nn.Module, batch: torch.Tensor) -> Heard:
     heard = hear_batchnorms(frozen, batch)
     for name in {name for name, _ in heard}:
         held_statistics(name, batchnorms[name])
-    return heard
+    return batch, heard
 
 
 def _take(wave: Wave, known: Mapping[str, FrozenStatistics]) -> Statistics:
@@ -139,12 +150,16 @@ def _measure_wave(
 
 
 def _change(frozen: nn.Module, name: str, found: FrozenStatistics) -> float:
-    """How far `found` is from what the BatchNorm holds, in standard deviations, at the worst channel."""
+    """How far `found` is from what the BatchNorm holds, in standard deviations, at the worst channel.
+
+    What it holds is rounded to the dtype of its buffers, so a few roundings are no change.
+    """
     batchnorm = named_batchnorms(frozen)[name]
     held = held_statistics(name, batchnorm)
-    mean = np.abs(found.mean - held.mean) / np.sqrt(found.var + batchnorm.eps)
-    var = np.abs(found.var - held.var) / (found.var + batchnorm.eps)
-    return float(max(mean.max(), var.max()))
+    rounding = ROUNDINGS * torch.finfo(batchnorm.running_mean.dtype).eps  # type: ignore[union-attr]  # it holds some
+    mean = np.abs(found.mean - held.mean) - rounding * (np.abs(found.mean) + np.sqrt(found.var))
+    var = np.abs(found.var - held.var) - rounding * found.var
+    return float(max((mean / np.sqrt(found.var + batchnorm.eps)).max(), (var / (found.var + batchnorm.eps)).max()))
 
 
 def _hold(frozen: nn.Module, wave: Wave, statistics: Mapping[str, FrozenStatistics]) -> None:

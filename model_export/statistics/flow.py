@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
 
 from model_export.statistics.layers import BatchNorm, named_batchnorms
 
@@ -70,14 +71,13 @@ class Flow:
 
 
 def trace(network: nn.Module) -> Flow:
-    """Draw the flow of `network`, which must be in inference mode and private: in-place activations become ordinary.
+    """Draw the flow of `network`, which must be in inference mode.
 
     Raises:
         Untraceable: its code can not be drawn.
     """
     if isinstance(network, BatchNorm):
         raise Untraceable
-    _make_out_of_place(network)
     try:
         graph = _Tracer().trace(network, concrete_args=_defaults(network))
         module = fx.GraphModule(network, graph)
@@ -98,13 +98,6 @@ def _defaults(network: nn.Module) -> dict[str, Any]:
     """What all arguments but the first are, when a network is called with a batch alone."""
     parameters = list(inspect.signature(network.forward).parameters.values())[1:]
     return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
-
-
-def _make_out_of_place(network: nn.Module) -> None:
-    """`ReLU(inplace=True)` writes over what may have to be kept; its value is the same without."""
-    for module in network.modules():
-        if vars(module).get("inplace") is True:
-            vars(module)["inplace"] = False
 
 
 def _applications(module: fx.GraphModule) -> tuple[Application, ...]:
@@ -138,6 +131,11 @@ class Runner(fx.Interpreter):
             for dead in dies.get(node, ()):
                 self.env.pop(dead, None)
         self.env = {node: value for node, value in self.env.items() if node in keep}
+
+
+def versions_of(value: Any) -> tuple[int, ...]:
+    """How often each tensor in a value has been written to; a view counts with what it looks at."""
+    return tuple(leaf._version for leaf in tree_leaves(value) if isinstance(leaf, Tensor))  # noqa: SLF001
 
 
 def _deaths(nodes: Sequence[fx.Node], keep: Collection[fx.Node]) -> dict[fx.Node, list[fx.Node]]:

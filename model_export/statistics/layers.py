@@ -23,7 +23,16 @@ def named_batchnorms(network: nn.Module) -> dict[str, BatchNorm]:
     """Find the BatchNorms of every dimension, synchronised and frozen ones too, by qualified name.
 
     One that is shared has its first name.
+
+    Raises:
+        NetworkInvalid: a part of the network is a TorchScript module with BatchNorms in it, which can not be reached.
     """
+    for name, module in network.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) and "BatchNorm" in str(module.original_name):
+            raise NetworkInvalid(
+                f"BatchNorm {name!r} is part of a TorchScript module, where it can be neither measured nor frozen: use "
+                "the module as it was before torch.jit.script"
+            )
     return {name: module for name, module in network.named_modules() if isinstance(module, BatchNorm)}
 
 
@@ -50,7 +59,7 @@ def hear_batchnorms(network: nn.Module, batch: torch.Tensor) -> Heard:
     heard: Heard = []
     with torch.no_grad(), listening(network, lambda name, values: heard.append((name, values.clone()))):
         try:
-            network(batch)
+            network(batch.clone())
         except Exception as err:
             raise NetworkInvalid(
                 f"the network can not take instances of shape {tuple(batch.shape[1:])} and dtype {batch.dtype}: {err}"

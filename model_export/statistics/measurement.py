@@ -8,7 +8,7 @@ from functools import reduce
 import numpy as np
 import torch
 
-from model_export.errors import StatisticsInvalid
+from model_export.errors import ExportError, NetworkInvalid, StatisticsInvalid
 from model_export.statistics.batches import Batches
 from model_export.statistics.flow import Hear
 from model_export.statistics.holding import channels_where
@@ -32,25 +32,12 @@ def measure(batches: Batches, feed: Feed, told: Told | None = None) -> dict[str,
         The statistics by name, merged in the order of the batches: the same on every process, however many there are.
 
     Raises:
-        StatisticsInvalid: an input is not finite. What fails on one process is raised on all.
+        StatisticsInvalid: an input is not finite. What fails on one process fails on all.
+        NetworkInvalid: the network failed on a batch.
     """
     processes = current_processes()
-    outcome = _attempt(batches, feed, told, processes)
-    gathered = processes.gather(outcome)
-    for other in gathered:
-        if isinstance(other, Exception):
-            raise other
-    return _merge_in_order([blocks for blocks in gathered if not isinstance(blocks, Exception)])
-
-
-def _attempt(batches: Batches, feed: Feed, told: Told | None, processes: Processes) -> Blocks | Exception:
-    """Alone, a failure is raised where it happens; beside others it is handed round, so that none waits for ever."""
-    try:
-        return _measure_own(batches, feed, told, processes)
-    except Exception as err:
-        if processes.size == 1:
-            raise
-        return err
+    shares = processes.gather_computed(lambda: _measure_own(batches, feed, told, processes))
+    return _merge_in_order(shares)
 
 
 def _measure_own(batches: Batches, feed: Feed, told: Told | None, processes: Processes) -> Blocks:
@@ -71,17 +58,36 @@ def _blocks_of(index: int, batch: torch.Tensor, feed: Feed) -> dict[str, list[Fr
         _check_finite(name, block)
         heard.setdefault(name, []).append(block)
 
-    feed(index, batch, hear)
+    try:
+        feed(index, batch, hear)
+    except ExportError:
+        raise
+    except Exception as err:
+        raise NetworkInvalid(
+            f"the network failed on batch {index} of the training set, {len(batch)} instances of shape "
+            f"{tuple(batch.shape[1:])}: {type(err).__name__}: {err}"
+        ) from err
     return heard
 
 
 def _merge_in_order(shares: Sequence[Blocks]) -> dict[str, FrozenStatistics]:
     every = {index: heard for share in shares for index, heard in share.items()}
+    _check_complete(every)
     in_order: dict[str, list[FrozenStatistics]] = {}
     for index in sorted(every):
         for name, blocks in every[index].items():
             in_order.setdefault(name, []).extend(blocks)
     return {name: reduce(merge, blocks) for name, blocks in in_order.items()}
+
+
+def _check_complete(every: Blocks) -> None:
+    """Each batch was measured once, and fed the same BatchNorms equally often."""
+    fed = {index: {name: len(blocks) for name, blocks in heard.items()} for index, heard in every.items()}
+    if sorted(fed) != list(range(len(fed))) or any(counts != fed[0] for counts in fed.values()):
+        raise StatisticsInvalid(
+            "the processes did not measure all batches alike: they must have the same data in the same order, and the "
+            "network must take the same way for every instance"
+        )
 
 
 def _check_finite(name: str, block: FrozenStatistics) -> None:

@@ -34,15 +34,16 @@ def moving_average_statistics(network: nn.Module, *, unreached: Collection[str] 
     return {name: _moving_average(name, batchnorm) for name, batchnorm in batchnorms.items() if name not in unreached}
 
 
-def initial_weight(batchnorm: BatchNorm) -> float:
+def initial_weight(batchnorm: BatchNorm) -> float | None:
     """The share that the initial mean 0 and variance 1 still have in the averages of `batchnorm`: (1 − m)^steps.
 
-    0 where the plain average is kept (momentum None), which overwrites them in its first step.
+    0 where the plain average is kept (momentum None), which overwrites them in its first step. None where no steps were
+    counted, as in checkpoints of old or converted ones: then it is not known.
     """
     num_steps, momentum = int(batchnorm.num_batches_tracked or 0), batchnorm.momentum
-    if momentum is None:
-        return float(num_steps == 0)
-    return float((1 - momentum) ** num_steps)
+    if num_steps == 0:
+        return None
+    return 0.0 if momentum is None else float((1 - momentum) ** num_steps)
 
 
 def _moving_average(name: str, batchnorm: BatchNorm) -> FrozenStatistics:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves
 
-from model_export.statistics.flow import Application, Flow, Hear, Runner, Values
+from model_export.statistics.flow import Application, Flow, Hear, Runner, Values, versions_of
 from model_export.statistics.waves import Wave, plan_waves
 
 
@@ -27,6 +28,24 @@ class Piece:
     keep: frozenset[fx.Node]
 
 
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """Values of one batch, and how often each had been written to when it was computed."""
+
+    values: Values
+    versions: dict[fx.Node, tuple[int, ...]]
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether they are still what was computed."""
+        return all(versions_of(value) == self.versions[node] for node, value in self.values.items())
+
+    @cached_property
+    def num_bytes(self) -> int:
+        """What they take in memory."""
+        return _count_bytes(self.values)
+
+
 class Pieces:
     """A traced network that feeds one wave of BatchNorms at a time, keeping up to `cache_bytes` of activations."""
 
@@ -35,19 +54,25 @@ class Pieces:
         self._flow = flow
         self._runner = Runner(flow.module)
         self._pieces: dict[tuple[Wave, frozenset[fx.Node]], Piece] = {}
-        self._kept: dict[int, Values] = {}
-        self._num_bytes: dict[int, int] = {}
+        self._kept: dict[int, Kept] = {}
         self._cache_bytes = cache_bytes
 
     def feed(self, wave: Wave, index: int, batch: Tensor, hear: Hear) -> None:
         """Let `hear(name, input)` be called for each application of the wave's BatchNorms; all before it are frozen."""
-        known = self._kept.pop(index, {})
-        self._num_bytes.pop(index, None)
+        known = self._take(index)
         piece = self._piece(wave, frozenset(known))
+        versions = {}
         for node, value in self._runner.run_piece(piece.nodes, known, batch, keep=piece.keep):
+            versions[node] = versions_of(value)
             for name in piece.heard_by.get(node, ()):
                 hear(name, value)
-        self._keep(index, self._runner.env)
+        values = self._runner.env
+        self._keep(index, Kept(values, {node: versions[node] for node in values}))
+
+    def _take(self, index: int) -> Values:
+        """What is known of a batch; nothing if somebody has written over it, a layer over its own buffer say."""
+        kept = self._kept.pop(index, None)
+        return kept.values if kept is not None and kept.is_untouched else {}
 
     def _piece(self, wave: Wave, known: frozenset[fx.Node]) -> Piece:
         if (wave, known) not in self._pieces:
@@ -77,10 +102,9 @@ class Pieces:
         read = {before for node in self._flow.between(settled, ahead) for before in node.all_input_nodes}
         return frozenset(settled & (read | ahead))
 
-    def _keep(self, index: int, values: Values) -> None:
-        num_bytes = _count_bytes(values)
-        if sum(self._num_bytes.values()) + num_bytes <= self._cache_bytes:
-            self._kept[index], self._num_bytes[index] = values, num_bytes
+    def _keep(self, index: int, kept: Kept) -> None:
+        if sum(other.num_bytes for other in self._kept.values()) + kept.num_bytes <= self._cache_bytes:
+            self._kept[index] = kept
 
 
 def _count_bytes(values: Values) -> int:

@@ -10,6 +10,9 @@ are consistent with training, not with the deployed network. Dropout is off.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import nn
@@ -17,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from model_export.errors import NetworkInvalid, StatisticsInvalid
 from model_export.inference_copy import inference_copy
-from model_export.statistics.batches import Batches, Instances
+from model_export.statistics.batches import Batches, Instances, Stream
 from model_export.statistics.exact import Statistics
 from model_export.statistics.flow import Hear
 from model_export.statistics.holding import held_statistics
@@ -60,23 +63,53 @@ def _normalise_with_batches(name: str, batchnorm: nn.Module) -> None:
     if not isinstance(batchnorm, _BatchNorm):
         raise NetworkInvalid(f"BatchNorm {name!r} is frozen and has no use for batches: thaw() the network first")
     held_statistics(name, batchnorm)
+    if isinstance(batchnorm, nn.SyncBatchNorm):
+        batchnorm.__class__ = _OfOneProcess  # type: ignore[assignment]  # each process normalises its own batches
     batchnorm.train()
+
+
+class _OfOneProcess(_BatchNorm):
+    """What SyncBatchNorm is without the others: for inputs of any number of axes."""
+
+    def _check_input_dim(self, input: torch.Tensor) -> None:  # noqa: A002 - torch's name for it
+        del input
 
 
 def _shuffled(instances: Instances, batch_size: int, seed: int) -> Instances:
     if not isinstance(instances, torch.Tensor | np.ndarray):
-        return instances
+        return _WithoutLoneInstance(instances)
     order = np.random.default_rng(seed).permutation(len(instances))
     if len(order) > 1 == len(order) % batch_size:
         order = order[:-1]
     return instances[torch.from_numpy(order)] if isinstance(instances, torch.Tensor) else instances[order]
 
 
+@dataclass(frozen=True)
+class _WithoutLoneInstance:
+    """A stream without its last batch, if that is a single instance behind others."""
+
+    stream: Stream
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        before: torch.Tensor | None = None
+        for batch in self.stream:
+            if before is not None:
+                yield before
+            before = batch
+        if before is not None and (len(before) > 1 or len(self.stream) == 1):
+            yield before
+
+
 def _run(learning: nn.Module, batch: torch.Tensor, hear: Hear) -> None:
     with listening(learning, hear):
         try:
             learning(batch)
-        except ValueError as err:  # torch's, for one value per channel
+        except ValueError as err:
+            if "more than 1 value per channel" not in str(err):
+                raise
             raise StatisticsInvalid(
                 f"precise statistics normalise with the batch, and one of {len(batch)} has no variance: {err}. Use "
                 "batches of two at least, or exact statistics, which need none"

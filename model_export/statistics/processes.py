@@ -7,12 +7,22 @@ result is the same to the bit.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from torch import distributed
 
+from model_export.errors import ExportError, StatisticsInvalid
+
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What went wrong on one process, in words: an exception itself need not survive the way to another."""
+
+    words: str
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,30 @@ class Processes:
             return [value]
         gathered: list[T | None] = [None] * self.size
         distributed.all_gather_object(gathered, value)
-        return [item for item in gathered if item is not None]
+        return gathered  # type: ignore[return-value]  # all were filled
+
+    def gather_computed(self, compute: Callable[[], T]) -> list[T]:
+        """What `compute` gives on each of them. Where it fails on one, it fails on all, and none waits for ever.
+
+        Raises:
+            Exception: on the process where it happened, that very one.
+            StatisticsInvalid: on the others.
+        """
+        if self.size == 1:
+            return [compute()]
+        error: Exception | None = None
+        outcome: T | _Failure
+        try:
+            outcome = compute()
+        except Exception as err:  # noqa: BLE001  # raised again below, when all have heard of it
+            error, outcome = err, _Failure(_words(err))
+        gathered = self.gather(outcome)
+        if error is not None:
+            raise error
+        for number, other in enumerate(gathered):
+            if isinstance(other, _Failure):
+                raise StatisticsInvalid(f"process {number} of {self.size} could not measure its share: {other.words}")
+        return [other for other in gathered if not isinstance(other, _Failure)]
 
 
 def current_processes() -> Processes:
@@ -40,3 +73,7 @@ def current_processes() -> Processes:
     if distributed.is_available() and distributed.is_initialized():
         return Processes(distributed.get_rank(), distributed.get_world_size())
     return Processes()
+
+
+def _words(err: Exception) -> str:
+    return str(err) if isinstance(err, ExportError) else f"{type(err).__name__}: {err}"

@@ -19,6 +19,7 @@ import numpy as np
 from model_export.statistics.values import FrozenStatistics
 
 FORMAT_VERSION = 1
+LARGEST = 1e300  # nothing that was measured comes near
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,18 +54,20 @@ def record_path(checkpoint: Path) -> Path:
     return checkpoint.with_suffix(".exact.json")
 
 
-def read_statistics(path: Path, subject: Subject) -> dict[str, FrozenStatistics]:
+def read_statistics(path: Path, subject: Subject, widths: Mapping[str, int]) -> dict[str, FrozenStatistics]:
     """The statistics in the file at `path`, if they are of this very subject; none otherwise.
 
-    A file of other weights or data, of another format, or torn, is no error: they are measured again.
+    A file of other weights or data, of another format, torn or damaged, is no error: they are measured again. `widths`
+    are the channels of each BatchNorm.
     """
     try:
         record = msgspec.json.decode(path.read_bytes(), type=Record)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, RecursionError):
         return {}
     if record.format_version != FORMAT_VERSION or record.subject != subject:
         return {}
-    return {name: _statistics(layer) for name, layer in record.layers.items()}
+    statistics = {name: _statistics(layer) for name, layer in record.layers.items()}
+    return statistics if all(_is_sound(values, widths.get(name)) for name, values in statistics.items()) else {}
 
 
 def write_statistics(
@@ -76,6 +79,12 @@ def write_statistics(
     with contextlib.suppress(OSError):
         draft.write_bytes(msgspec.json.encode(Record(subject=subject, complete=complete, layers=layers)))
         draft.replace(path)
+
+
+def _is_sound(values: FrozenStatistics, width: int | None) -> bool:
+    shapes = {values.mean.shape, values.var.shape}
+    sizes = np.concatenate([np.abs(values.mean), values.var]) if shapes == {(width,)} else np.array([np.inf])
+    return bool((sizes < LARGEST).all() and (values.var >= 0).all() and 0 < values.num_values < 2**63)
 
 
 def _layer(values: FrozenStatistics) -> LayerRecord:

@@ -84,6 +84,75 @@ class Dynamic(nn.Module):
         return torch.as_tensor(self.second(y if bool(torch.isfinite(y).all()) else relu(y)))
 
 
+class Shortcut(nn.Module):
+    """The block behind the shortcut begins in place, so what is added is what that left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.bn = nn.Linear(6, 6), nn.BatchNorm1d(6)
+        self.block = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 6), nn.BatchNorm1d(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        out: Tensor = self.bn(y + self.block(y))
+        return out
+
+
+class Clipping(nn.Module):
+    """Writes over the batch itself, which is read again: a second time that changes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.first, self.second = nn.Linear(6, 6), nn.BatchNorm1d(6), nn.BatchNorm1d(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = relu(x, inplace=True)
+        out: Tensor = self.second(self.first(self.linear(y)) + x)
+        return out
+
+
+class Shifting(Clipping):
+    """Writes over the batch: each further time would change it again."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.sub_(0.5)
+        out: Tensor = self.second(self.first(self.linear(y)) + x)
+        return out
+
+
+class Crossing(nn.Module):
+    """One branch writes over what the other one reads, though neither lies in front of the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.other = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.first, self.left, self.right = nn.BatchNorm1d(6), nn.BatchNorm1d(6), nn.BatchNorm1d(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        left = self.left(relu(y, inplace=True))
+        right = self.right(self.other(self.first(x)) + y)
+        out: Tensor = left + right
+        return out
+
+
+class Workspace(nn.Module):
+    """Answers with a tensor of its own, which the next batch overwrites."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 6)
+        self.space: dict[int, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        space = self.space.setdefault(len(x), torch.empty(len(x), 6, dtype=x.dtype))
+        return torch.mul(self.linear(x).detach(), 2.0, out=space)
+
+
+def behind_a_workspace() -> nn.Module:
+    return nn.Sequential(Workspace(), nn.BatchNorm1d(6), nn.Linear(6, 6), nn.BatchNorm1d(6))
+
+
 class WritesOverItsInput(nn.Module):
     """A layer of one's own that changes what it is given: only the rehearsal can see that."""
 
@@ -156,6 +225,11 @@ ONE_AXIS: dict[str, Callable[[], nn.Module]] = {
     "dynamic": Dynamic,
     "treacherous": Treacherous,
     "unreached": Unreached,
+    "shortcut": Shortcut,
+    "clipping": Clipping,
+    "shifting": Shifting,
+    "crossing": Crossing,
+    "workspace": behind_a_workspace,
 }
 
 

@@ -172,7 +172,10 @@ def test_averages_that_are_no_numbers_are_told_and_exact_ones_advised() -> None:
     found = Audit(
         subject=Subject(num_instances=10, num_training_instances=10, batch_size=2),
         layers=audit_of(trained_once(), instances(60, 6)).layers,
-        choices=(Choice(method="ema", problem="BatchNorm '0' has NaN"), Choice(method="exact", accuracy=0.5, loss=1.0)),
+        choices=(
+            Choice(method="ema", problem="BatchNorm '0' has NaN: train again"),
+            Choice(method="exact", accuracy=0.5, loss=1.0),
+        ),
         num_valid=50,
         num_right_with_exact_only=0,
         num_right_with_ema_only=0,
@@ -249,6 +252,22 @@ def test_advice_is_one_sentence_and_never_calls_what_costs_nothing_unusable(
 
 def test_a_network_that_counts_on_its_batches_is_told_to_keep_the_average() -> None:
     assert advised(1000, 0, 100).advice.startswith("Export with --statistics ema")
+
+
+def test_a_sample_that_is_too_small_is_not_held_against_the_network() -> None:
+    small = replace(advised(1000, 0, 100), subject=Subject(num_instances=5, num_training_instances=900, batch_size=2))
+    assert advise(small).advice.startswith("A sample of 5 instances is too small to say")
+
+
+def test_averages_whose_steps_were_not_counted_are_not_called_young() -> None:
+    """As in converted checkpoints; and with the plain average, whose momentum is None."""
+    network = built(lambda: nn.Sequential(nn.BatchNorm1d(6, momentum=None), nn.Linear(6, 2)))
+    data = instances(60, 6)
+    network(data)
+    network[0].num_batches_tracked.zero_()  # type: ignore[index]
+    found = audit_of(network, data)
+    assert found.layers[0].initial_weight is None
+    assert "initial mean" not in found.advice
 
 
 def run(path: Path, **changes: Any) -> Audit:

@@ -14,10 +14,17 @@ from torch import nn
 from model_export.checkpoint import load_network, load_splits_of, read_checkpoint
 from model_export.digest import digest_weights
 from model_export.errors import StatisticsInvalid
-from model_export.measuring import MeasuringOptions, Statistics, Trained, as_trained, measure_statistics
+from model_export.measuring import (
+    MeasuringOptions,
+    Statistics,
+    Trained,
+    as_trained,
+    check_consistent,
+    measure_statistics,
+)
 from model_export.networks import NetworkOptions
 from model_export.pipeline import ExportRequest, build_bundle
-from model_export.statistics import Progress
+from model_export.statistics import Progress, count_instances, describe_statistics, sample
 from tests.model_export.bn_networks import Unreached, built, chain, instances
 from tests.model_export.runs import small_run
 
@@ -153,15 +160,80 @@ def test_an_export_says_how_its_statistics_were_taken(
     assert (report.method, report.num_instances, report.num_training_instances) == (method, samples or 1259, 1259)
 
 
-def test_statistics_of_a_network_whose_code_was_changed_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+def test_statistics_of_a_network_whose_code_was_changed_are_measured_again(checkpoint: Path) -> None:
     """The weights are the same, and so is their digest; what they do is not."""
     read = read_checkpoint(checkpoint)
     subject = as_trained(read, load_network(read), load_splits_of(read))
-    measure(subject)
+    right, _ = measure(subject)
     path = checkpoint.with_suffix(".exact.json")
     record = json.loads(path.read_text())
     record["layers"]["batchnorm2"]["mean"][0] += 1
     path.write_text(json.dumps(record))
-    with pytest.raises(StatisticsInvalid, match=r"'batchnorm2' sees other inputs .*Delete that file and export again"):
-        build_bundle(ExportRequest(checkpoint=checkpoint, out=tmp_path / "m" / "1"))
-    path.unlink()
+    again, steps = measure(subject)
+    assert steps
+    assert_same(right, again)
+    assert_same(right, measure(subject)[0])
+
+
+class Random(nn.Module):
+    """Drops values in inference mode too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.bn = nn.Linear(6, 6), nn.BatchNorm1d(6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.bn(torch.dropout(self.linear(x), 0.5, train=True))
+        return out
+
+
+def test_a_network_that_answers_at_random_is_refused(tmp_path: Path) -> None:
+    subject = trained(tmp_path, built(Random))
+    statistics, _ = measure(subject)
+    layers = describe_statistics(subject.network, statistics, subject.calibration)
+    with pytest.raises(StatisticsInvalid, match=r"'bn' sees other inputs each time.*answers at random"):
+        check_consistent(subject.network, statistics, layers)
+
+
+def test_a_mean_far_above_its_spread_is_rounding_and_no_change(tmp_path: Path) -> None:
+    data = 1.7e9 + 1000 * instances(64, 6).double()
+    subject = Trained(**{**vars(trained(tmp_path)), "calibration": data.float()})
+    statistics, _ = measure(subject)
+    check_consistent(subject.network, statistics, describe_statistics(subject.network, statistics, data.float()))
+
+
+@pytest.mark.parametrize(
+    "damage", [{"mean": [0.0]}, {"var": [-1.0] * 6}, {"var": [1e301] * 6}, {"num_values": 0}, {"num_values": 10**400}]
+)
+def test_a_damaged_file_is_measured_again(tmp_path: Path, damage: dict[str, Any]) -> None:
+    subject, path = trained(tmp_path), tmp_path / "best.exact.json"
+    right, _ = measure(subject)
+    record = json.loads(path.read_text())
+    record["layers"]["0"] |= damage
+    path.write_text(json.dumps(record))
+    again, steps = measure(subject)
+    assert steps
+    assert_same(right, again)
+
+
+def test_a_file_nested_without_end_is_measured_again(tmp_path: Path) -> None:
+    subject = trained(tmp_path)
+    (tmp_path / "best.exact.json").write_text('{"layers":' + "[" * 100_000)
+    assert measure(subject)[1]
+
+
+def test_a_sample_of_a_stream_is_its_first_batches_and_counted(tmp_path: Path) -> None:
+    stream = list(torch.split(instances(64, 6), 10))
+    subject = Trained(**{**vars(trained(tmp_path)), "calibration": stream})
+    assert measure(subject, samples=25)[0]["0"].num_values == 30
+    assert count_instances(sample(stream, 25)) == 30
+    with pytest.raises(StatisticsInvalid, match="--samples is 65: the training set has 64 instances"):
+        measure(subject, samples=65)
+
+
+def test_a_batchnorm_of_two_names_counts_once_in_the_digest() -> None:
+    batchnorm = nn.BatchNorm1d(6)
+    network = nn.ModuleDict({"first": batchnorm, "second": batchnorm})
+    before = digest_weights(network)
+    batchnorm(instances(8, 6))
+    assert digest_weights(network) == before

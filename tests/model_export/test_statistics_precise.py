@@ -87,3 +87,27 @@ def test_a_frozen_network_has_no_use_for_batches() -> None:
     frozen = freeze(network, estimate_statistics(network, data))
     with pytest.raises(NetworkInvalid, match=r"'0' is frozen.*thaw"):
         precise_statistics(frozen, data, batch_size=10)
+
+
+def test_a_last_batch_of_one_of_a_stream_is_left_out_too() -> None:
+    stream = list(torch.split(instances(61, 6), 20))
+    assert precise_statistics(built(chain), stream, batch_size=20)["0"].num_values == 60
+
+
+def test_synchronised_batchnorms_normalise_with_the_batches_of_their_own_process() -> None:
+    network, data = built(chain), instances(60, 6)
+    expected = precise_statistics(network, data, batch_size=20)
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    for name, statistics in precise_statistics(synchronised, data, batch_size=20).items():
+        np.testing.assert_array_equal(statistics.var, expected[name].var)
+
+
+def test_an_error_of_the_network_itself_is_told_as_one() -> None:
+    class Choosy(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if len(x) != 50:
+                raise ValueError("I take 50 at a time")
+            return x
+
+    with pytest.raises(NetworkInvalid, match="I take 50 at a time"):
+        precise_statistics(nn.Sequential(nn.BatchNorm1d(6), Choosy()), instances(20, 6), batch_size=10)

@@ -13,7 +13,7 @@ from torch.distributed import FileStore  # type: ignore[attr-defined]
 from torch.multiprocessing.spawn import spawn
 
 from model_export.errors import StatisticsInvalid
-from model_export.statistics import FrozenStatistics, estimate_statistics, precise_statistics
+from model_export.statistics import FrozenStatistics, current_processes, estimate_statistics, precise_statistics
 from tests.model_export.bn_networks import ONE_AXIS, built, instances
 
 TIMEOUT = timedelta(seconds=60)
@@ -59,6 +59,28 @@ def fail_together(rank: int, size: int, folder: str) -> None:
     distributed.destroy_process_group()
 
 
+def fail_with_odd_errors(rank: int, size: int, folder: str) -> None:
+    """An error that no other process could be handed: its class is not to be found there."""
+    torch.set_num_threads(1)
+    store = FileStore(f"{folder}/store", size)
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+
+    class OddError(Exception):
+        def __init__(self, one: str, two: str) -> None:
+            super().__init__(f"{one} {two}")
+
+    def compute() -> int:
+        if rank == 1:
+            raise OddError("out of", "luck")
+        return rank
+
+    try:
+        current_processes().gather_computed(compute)
+    except Exception as err:  # noqa: BLE001  # what is told is looked at by the test
+        Path(f"{folder}/{rank}").write_text(f"{type(err).__name__}: {err}")
+    distributed.destroy_process_group()
+
+
 def results(folder: Path, size: int) -> list[Any]:
     return [torch.load(folder / str(rank), weights_only=True) for rank in range(size)]
 
@@ -74,5 +96,12 @@ def test_several_processes_give_the_bits_of_one(size: int, tmp_path: Path) -> No
 def test_what_one_process_meets_is_raised_by_all(tmp_path: Path) -> None:
     spawn(fail_together, (2, str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
     told = [(tmp_path / str(rank)).read_text() for rank in range(2)]
-    assert told[0] == told[1]
-    assert "BatchNorm '0' is fed NaN or infinity, in channels 3" in told[0]
+    assert all("BatchNorm '0' is fed NaN or infinity, in channels 3" in words for words in told)
+    assert sorted("could not measure its share" in words for words in told) == [False, True]
+
+
+def test_an_error_that_can_not_be_handed_round_is_told_in_words(tmp_path: Path) -> None:
+    spawn(fail_with_odd_errors, (2, str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
+    told = [(tmp_path / str(rank)).read_text() for rank in range(2)]
+    assert told[0].startswith("StatisticsInvalid: process 1 of 2 could not measure its share: OddError: out of luck")
+    assert told[1] == "OddError: out of luck"
