@@ -52,6 +52,9 @@ bench-exact: $(INSTALLED)  ## what exact statistics cost, in multiples of one fo
 bench-bank: $(PEERS)  ## foldserve beside onnxslim, onnxsim, onnxoptimizer, onnxscript and ONNX Runtime on the bank
 	$(BIN)/python -m benchmarks.bank
 
+bench-train: $(INSTALLED)  ## training beside a loop by hand, on Fashion-MNIST (needs Debian's dataset-fashion-mnist)
+	$(BIN)/python -m benchmarks.training
+
 bench: $(INSTALLED)  ## requests a second and latency, beside a no-op server and the tutorial's FastAPI (needs wrk)
 	$(BIN)/python -m benchmarks.serving
 

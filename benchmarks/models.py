@@ -120,8 +120,9 @@ def _network(shape: Shape) -> nn.Module:
         spec = specify(options, instance_shape=shape.instance_shape, num_outputs=shape.num_labels)
         network = build_network(spec)
         for batchnorm in named_batchnorms(network).values():
-            nn.init.uniform_(batchnorm.weight, 0.5, 1.5)
-            nn.init.normal_(batchnorm.bias)
+            if batchnorm.weight is not None and batchnorm.bias is not None:
+                nn.init.uniform_(batchnorm.weight, 0.5, 1.5)
+                nn.init.normal_(batchnorm.bias)
     return network
 
 

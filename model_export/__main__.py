@@ -1,4 +1,4 @@
-"""The command line: `python -m model_export train | statistics | export | fold | diff | inspect | demo`.
+"""The command line: `python -m model_export train | statistics | export | fold | diff | inspect | study | demo`.
 
 Each command imports what it needs when it runs, so that `fold`, `diff` and `inspect` never wait for torch. What can go
 wrong ends as one sentence on standard error and exit code 1; a traceback here is a defect.
@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from model_export.commands.present import make_console
 from model_export.errors import ExportError
+from model_export.ones_own import is_ones_own
 from model_export.options import TrainingOptions
 from service.errors import FoldserveError
 
@@ -35,7 +36,10 @@ def train(  # noqa: PLR0913, PLR0917 - one argument for each flag
     context: typer.Context,
     data: Annotated[
         str,
-        typer.Option(help="digits, fashion-mnist, a .csv, .parquet or .npz file, or a folder with a subfolder a class"),
+        typer.Option(
+            help="digits, fashion-mnist, a .csv, .parquet or .npz file, a folder with a subfolder a class, or your own "
+            "LightningDataModule as package.module:name"
+        ),
     ] = "digits",
     target: Annotated[str | None, typer.Option(help="for a table: the column that holds the class")] = None,
     ignore: Annotated[
@@ -81,7 +85,9 @@ def train(  # noqa: PLR0913, PLR0917 - one argument for each flag
         float | None, typer.Option(help="the number inside BatchNorm's root; 1e-5 if not given; Keras' is 1e-3")
     ] = None,
     epochs: Annotated[int, typer.Option(help="how often each instance is seen, at most")] = DEFAULTS.epochs,
-    batch_size: Annotated[int, typer.Option(help="instances in a step")] = DEFAULTS.batch_size,
+    batch_size: Annotated[
+        int, typer.Option(help="instances in a step of each process; of data of your own its loader decides")
+    ] = DEFAULTS.batch_size,
     learning_rate: Annotated[float, typer.Option(help="peak of the one-cycle schedule")] = DEFAULTS.learning_rate,
     weight_decay: Annotated[float, typer.Option(help="AdamW's")] = DEFAULTS.weight_decay,
     patience: Annotated[
@@ -92,17 +98,40 @@ def train(  # noqa: PLR0913, PLR0917 - one argument for each flag
     ] = DEFAULTS.seed,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     precision: Annotated[str, typer.Option(help="32, or bf16 where autocast finds it safe")] = DEFAULTS.precision,
+    devices: Annotated[
+        int, typer.Option(help="processes on each machine, each with a GPU of its own, or on the CPU")
+    ] = DEFAULTS.devices,
+    num_nodes: Annotated[
+        int, typer.Option(help="machines that train together; start the command on each of them, as with torchrun")
+    ] = DEFAULTS.num_nodes,
+    sync_batchnorm: Annotated[
+        bool | None,
+        typer.Option(
+            "--sync-batchnorm/--no-sync-batchnorm",
+            help="normalise with the batches of all processes together; if not given, where it can be, on GPUs",
+        ),
+    ] = DEFAULTS.sync_batchnorm,
+    log: Annotated[
+        str | None, typer.Option(help="csv or tensorboard: also write losses and learning rates into the run's folder")
+    ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(help="go on, as it was begun, with the run that left this last.ckpt; takes --device and --quiet"),
+        typer.Option(
+            help="go on, as it was begun, with the run that left this last.ckpt; takes --device, --log, --no-report "
+            "and --quiet"
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="folder for the checkpoints; runs/ and the data's name if not given")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a run that is there already")] = False,
+    report: Annotated[
+        bool,
+        typer.Option("--report/--no-report", help="audit the moving averages and write report.html at the end"),
+    ] = True,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bar")] = False,
 ) -> None:
-    """Train a network; leaves best.ckpt and last.ckpt in a folder under runs/."""
+    """Train a network; leaves best.ckpt, last.ckpt and report.html in a folder under runs/."""
     from model_export.commands.train import TrainCommand, run_train
 
     command = TrainCommand(
@@ -125,25 +154,41 @@ def train(  # noqa: PLR0913, PLR0917 - one argument for each flag
         seed=seed,
         device=device,
         precision=precision,
+        devices=devices,
+        num_nodes=num_nodes,
+        sync_batchnorm=sync_batchnorm,
+        log=log,
         resume=resume,
         out=out,
         overwrite=overwrite,
+        report=report,
         quiet=quiet,
     )
     _refuse_beside_resume(context)
+    _refuse_beside_ones_own(context, data)
     with _interruptible():
         run_train(command, make_console())
 
 
 def _refuse_beside_resume(context: typer.Context) -> None:
     """A resumed run goes on as it was begun: an option that would be passed over in silence is an error."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    given = [
-        f"--{name.replace('_', '-')}" for name, source in sources.items() if source and source.name == "COMMANDLINE"
-    ]
-    beside = sorted(set(given) - {"--resume", "--device", "--quiet"})
+    given = _given(context)
+    beside = sorted(given - {"--resume", "--device", "--log", "--report", "--quiet"})
     if "--resume" in given and beside:
         raise ExportError(f"--resume goes on as the run was begun: {', '.join(beside)} can not be changed, drop it")
+
+
+def _refuse_beside_ones_own(context: typer.Context, data: str) -> None:
+    if is_ones_own(data) and "--batch-size" in _given(context):
+        raise ExportError(f"--batch-size: {data} makes its batches itself: say it in its train_dataloader()")
+
+
+def _given(context: typer.Context) -> set[str]:
+    """The options that were said, as opposed to those that have their default value."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {
+        f"--{name.replace('_', '-')}" for name, source in sources.items() if source and source.name == "COMMANDLINE"
+    }
 
 
 @app.command()
@@ -268,6 +313,53 @@ def inspect(bundle: Annotated[Path, typer.Argument(help="a bundle: models/NAME/V
     from service.bundle import read_bundle
 
     show_bundle(read_bundle(bundle).manifest, make_console())
+
+
+@app.command()
+def study(  # noqa: PLR0913, PLR0917
+    data: Annotated[
+        str | None,
+        typer.Option(help="as for `train`; fashion-mnist where its files are, else digits, if not given"),
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="for a table: the column that holds the class")] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="for a table: a column to leave out; may be repeated")
+    ] = None,
+    directory: Annotated[str | None, typer.Option(help="for fashion-mnist: the folder with its four IDX files")] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            help="mlp, convnet, or your own as package.module:factory, to see whether it needs BatchNorm; the study's "
+            "own networks if not given"
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="fewer steps and settings on less data: minutes, and rough")
+    ] = False,
+    jobs: Annotated[
+        int | None, typer.Option(help="processes that train at the same time; one a core if not given")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for results, report and charts; under runs/ if not given")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress bar")] = False,
+) -> None:
+    """Try the claims of Batch Normalization on real data; the same command again goes on where it was stopped."""
+    from model_export.commands.study import StudyCommand, run_study
+
+    command = StudyCommand(
+        data=data,
+        target=target,
+        ignore=tuple(ignore or ()),
+        directory=directory,
+        network=network,
+        quick=quick,
+        jobs=jobs,
+        out=out,
+        quiet=quiet,
+    )
+    with _interruptible():
+        run_study(command, make_console())
 
 
 @app.command()

@@ -2,7 +2,8 @@
 
 Format, version 1. The file is Lightning's checkpoint (weights under `state_dict`, prefixed `network.`; the optimiser's
 and the loops' state beside them) with one entry of our own, `foldserve`: the JSON form of `Run` below, its
-`format_version`, and `weights_sha256`, the digest of the weights that the moving averages were kept with. It is read with `weights_only=True`: tensors and plain values, no pickled code.
+`format_version`, and `weights_sha256`, the digest of the weights that the moving averages were kept with. It is read
+with `weights_only=True`: tensors and plain values, no pickled code.
 """
 
 from __future__ import annotations

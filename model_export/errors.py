@@ -6,9 +6,11 @@ FoldserveError
     ├── NetworkInvalid        the network can not be built, trained or exported; names the layer
     ├── CheckpointInvalid     the checkpoint can not be read, or no longer fits its data
     ├── StatisticsInvalid     a BatchNorm's statistics are unusable; names the layer and the remedy
+    ├── StudyInvalid          a study can not be run or gone on with
     ├── LedgerUnbalanced      a BatchNorm is missing from the account: a defect of foldserve
     ├── FoldInvalid           a model can not be folded at all (unreadable, or written wrongly)
-    └── ParityFailed          what would be served does not equal what was trained
+    ├── ParityFailed          what would be served does not equal what was trained
+    └── RefusedElsewhere      another process of the same training refused, and says why
 """
 
 from __future__ import annotations
@@ -36,6 +38,10 @@ class StatisticsInvalid(ExportError):
     """The statistics of a BatchNorm can not be frozen as they are."""
 
 
+class StudyInvalid(ExportError):
+    """The study can not be run, or its results file is not its own."""
+
+
 class LedgerUnbalanced(ExportError):
     """The fold's account does not add up; nothing was written."""
 
@@ -46,6 +52,10 @@ class FoldInvalid(ExportError):
 
 class ParityFailed(ExportError):
     """The served model does not answer as the trained network does."""
+
+
+class RefusedElsewhere(ExportError):
+    """This process ends because another one of the same training did."""
 
 
 def first_line(err: BaseException) -> str:

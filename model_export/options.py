@@ -17,12 +17,17 @@ class TrainingOptions:
 
     Attributes:
         epochs: how often each training instance is seen, at most.
-        batch_size: instances in a step; two at least, for BatchNorm needs a variance.
+        batch_size: instances in a step of one process; two at least, for BatchNorm needs a variance.
         learning_rate: the peak of the one-cycle schedule.
         weight_decay: AdamW's, on weight matrices and kernels only.
         patience: stop after so many epochs without a better valid accuracy; None is never.
         seed: of the first weights, of the order of instances and of dropout.
         precision: `bf16` computes in bfloat16 where autocast finds it safe; weights and statistics stay float32.
+        devices: processes on each node, each with its own GPU, or on the CPU. A step then takes batch_size instances in
+            each process; the learning rate stays what it is.
+        num_nodes: machines that train together, each with as many processes.
+        sync_batchnorm: whether BatchNorm normalises with the batches of all processes together; None: where it can,
+            which is on GPUs.
     """
 
     epochs: int = 30
@@ -32,6 +37,14 @@ class TrainingOptions:
     patience: int | None = None
     seed: int = 0
     precision: Precision = "32"
+    devices: int = 1
+    num_nodes: int = 1
+    sync_batchnorm: bool | None = None
+
+    @property
+    def num_processes(self) -> int:
+        """How many processes train together, over all nodes."""
+        return self.devices * self.num_nodes
 
     def __post_init__(self) -> None:
         """Written so that NaN is refused too."""
@@ -43,6 +56,8 @@ class TrainingOptions:
             "patience": (self.patience is None or self.patience >= 1, "1 or more"),
             "seed": (0 <= self.seed < 2**32, "a whole number from 0 to 4294967295"),
             "precision": (self.precision in {"32", "bf16"}, "32 or bf16"),
+            "devices": (self.devices >= 1, "1 or more"),
+            "num_nodes": (self.num_nodes >= 1, "1 or more"),
         }
         for name, (good, expected) in checks.items():
             if not good:

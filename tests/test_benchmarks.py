@@ -14,6 +14,7 @@ import onnx_ir as ir
 import pytest
 
 from benchmarks import fold_speed
+from benchmarks import training as training_speed
 from benchmarks.cores import load_core, on_core, server_core
 from benchmarks.errors import LoadFailed, PeerFailed, ToolMissing, WrongAnswer
 from benchmarks.folding import FoldingGain, measure_folding
@@ -37,7 +38,9 @@ from benchmarks.servers import (
 )
 from benchmarks.summary import Window, summarise
 from benchmarks.usage import Usage, read_usage
+from model_export.data import DataSource, load_splits
 from model_export.fold import fold
+from model_export.options import TrainingOptions
 
 SMALL = Shape(name="small", instance_shape=(2, 3), hidden=(5,), num_labels=3)
 ANSWER_BYTES = 120
@@ -302,3 +305,20 @@ def test_the_report_on_the_folds_speed_tells_memory_in_sizes_of_the_model() -> N
     report = fold_speed.Report((fold_speed.Scaling(50, 0.05),), 0.3, small, large, 150, 0.5)
     assert "it takes 2.00 times that" in fold_speed.render(report)
     assert "| 50 | 50 | 1000 |" in fold_speed.render(report)
+
+
+def test_the_loop_by_hand_learns_what_it_is_timed_on() -> None:
+    digits = load_splits(DataSource(spec="digits"))
+    assert training_speed.train_by_hand(digits, TrainingOptions(epochs=6)) > 0.9
+
+
+def test_both_trainings_are_timed_in_each_round_and_ratios_are_of_one_round() -> None:
+    digits = load_splits(DataSource(spec="digits"))
+    rounds = training_speed.measure(digits, rounds=1, epochs=1)
+    assert [one.batch_size for one in rounds] == list(training_speed.BATCH_SIZES)
+    assert all(one.ratio == one.foldserve / one.by_hand for one in rounds)
+    made = tuple(
+        training_speed.Round(batch_size=64, foldserve=foldserve, by_hand=by_hand)
+        for foldserve, by_hand in ((90, 100), (1000, 2000), (60, 50))
+    )
+    assert "| 64 | 90 | 100 | 0.90 | 0.50 | 1.20 |" in training_speed.render(made)

@@ -133,9 +133,10 @@ def walk(tmp_path: Path) -> Iterator[Walk]:
     normal = b.batchnorm("x", 2, "first")
     hidden = b.node("Conv", [normal, b.weight("conv.weight", 3, 2, 3, 3)], "conv", pads=[1, 1, 1, 1])
     ir.save(b.model((2, 4, 4), [b.batchnorm(hidden, 3, "second")]), tmp_path / "in.onnx")
-    network = re.search(r"```python\n# mynet.py\n(.*?)```", README, flags=re.DOTALL)
-    assert network is not None
-    (tmp_path / "mynet.py").write_text(network.group(1))
+    files = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", README, flags=re.DOTALL))
+    assert files.keys() == {"mynet.py", "mydata.py"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
     walk = Walk(tmp_path, _free_port())
     yield walk
     walk.stop()

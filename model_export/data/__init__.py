@@ -13,6 +13,7 @@ from pathlib import Path
 from model_export.data.encoding import encode_frame, instance_as_json
 from model_export.data.splits import DataSource, Labelled, Split, Splits, cut
 from model_export.errors import DataInvalid
+from model_export.ones_own import is_ones_own
 
 __all__ = ["DataSource", "Split", "Splits", "encode_frame", "instance_as_json", "load_splits"]
 
@@ -31,6 +32,10 @@ def load_splits(source: DataSource) -> Splits:
         from model_export.data.idx import read_fashion_mnist
 
         return read_fashion_mnist(source)
+    if is_ones_own(source.spec):
+        from model_export.data.own import read_ones_own
+
+        return read_ones_own(source)
     return cut(_read(source), source)
 
 
@@ -56,7 +61,10 @@ def _read(source: DataSource) -> Labelled:
 
 
 def _check_is_file(path: Path) -> None:
-    expected = "'digits', 'fashion-mnist', a .csv, .parquet or .npz file, or a folder with one subfolder per class"
+    expected = (
+        "'digits', 'fashion-mnist', a .csv, .parquet or .npz file, a folder with one subfolder per class, or your own "
+        "as package.module:name"
+    )
     if not path.is_file():
         raise DataInvalid(f"there is no data {str(path)!r} (looked in {Path.cwd()}): expected {expected}")
     if path.suffix not in {*TABLE_SUFFIXES, ".npz"}:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_export.data.splits import Labelled, Split, as_instances
+from model_export.data.float32 import as_instances
+from model_export.data.splits import Labelled, Split
 from model_export.errors import DataInvalid
 
 NEEDED = ("instances", "labels")

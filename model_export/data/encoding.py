@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_export.data.splits import as_instances
+from model_export.data.float32 import as_instances
 from model_export.errors import DataInvalid
 from service.bundle import Feature
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -14,8 +14,10 @@ from model_export.errors import DataInvalid
 from model_export.wording import some
 from service.bundle import Feature
 
+if TYPE_CHECKING:
+    from model_export.data.stream import CalibrationStream, StreamedSplit
+
 MIN_INSTANCES_OF_A_CLASS = 5  # three to learn from, one to choose the best epoch with, one to test with
-MAX_EXACT_INTEGER = 2**24  # from here on float32 has not every whole number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,8 @@ class DataSource:
     """Where the data is and how it is cut: all that is needed to load the same splits again, in JSON's types.
 
     Attributes:
-        spec: `digits`, `fashion-mnist`, or the path of a .csv, .parquet or .npz file or of a folder of images.
+        spec: `digits`, `fashion-mnist`, the path of a .csv, .parquet or .npz file or of a folder of images, or data of
+            one's own as `package.module:name`, which is cut already.
         target: for a table, the column that holds the class.
         ignore: for a table, the columns to leave out.
         directory: for fashion-mnist, the folder with its four IDX files; None is where Debian's package puts them.
@@ -78,11 +81,12 @@ class Splits:
     """The three splits, which share no instance, and what their numbers mean.
 
     `labels` are the classes' names. `features` is empty unless the instances are rows of a table. `sha256` covers all
-    three splits, labels and features: whoever loads the data again sees whether it is still the same.
+    three splits, labels and features: whoever loads the data again sees whether it is still the same. Of data of one's
+    own the training split is a stream, which the digest does not cover (see `own.py`).
     """
 
     name: str
-    train: Split
+    train: Split | StreamedSplit
     valid: Split
     test: Split
     labels: tuple[str, ...]
@@ -92,12 +96,12 @@ class Splits:
     @property
     def instance_shape(self) -> tuple[int, ...]:
         """The shape of one instance, without the batch axis."""
-        return self.train.instances.shape[1:]
+        return self.valid.instances.shape[1:]
 
     @property
-    def calibration(self) -> NDArray[np.float32]:
-        """What statistics are measured over: the training instances."""
-        return self.train.instances
+    def calibration(self) -> NDArray[np.float32] | CalibrationStream:
+        """What statistics are measured over: the training instances [N, *shape], or a stream of batches of them."""
+        return self.train.instances if isinstance(self.train, Split) else self.train.calibration
 
 
 def cut(data: Labelled, source: DataSource) -> Splits:
@@ -117,7 +121,7 @@ def make_splits(
 ) -> Splits:
     """Put train, valid and test together, with their digest."""
     train, valid, test = parts
-    sha256 = _digest(parts, labels, features)
+    sha256 = digest_splits(parts, labels, features)
     return Splits(name=name, train=train, valid=valid, test=test, labels=labels, features=features, sha256=sha256)
 
 
@@ -136,31 +140,6 @@ def stratify(split: Split, *, fraction: float, seed: int) -> tuple[Split, Split]
     return split.take(np.flatnonzero(~taken)), split.take(np.flatnonzero(taken))
 
 
-def as_instances(values: NDArray[Any], *, where: str) -> NDArray[np.float32]:
-    """`values` as float32 [N, …], C-contiguous; refused where float32 could not hold them.
-
-    Raises:
-        DataInvalid: they are not numbers, not finite, beyond float32's range, or whole numbers that it would round.
-    """
-    if values.dtype.kind not in "biuf":
-        raise DataInvalid(f"{where}: expected numbers, found dtype {values.dtype}")
-    if values.dtype.kind in "iu" and values.size and max(int(values.max()), -int(values.min())) > MAX_EXACT_INTEGER:
-        raise DataInvalid(
-            f"{where}: holds whole numbers beyond ±{MAX_EXACT_INTEGER:,}, which float32 would round to a neighbour. "
-            "An identifier? Leave it out. A quantity? Scale it, or store it as floating point to accept the rounding"
-        )
-    _check_float32(values, where=where)
-    return np.ascontiguousarray(values, dtype=np.float32)
-
-
-def _check_float32(values: NDArray[Any], *, where: str) -> None:
-    num_unusable = int(np.count_nonzero(~np.isfinite(values)))
-    if num_unusable:
-        raise DataInvalid(f"{where}: {num_unusable} values are missing or infinite: fill them in, or drop those rows")
-    if values.size and np.abs(values.astype(np.float64)).max() > np.finfo(np.float32).max:
-        raise DataInvalid(f"{where}: holds values beyond float32's range (±3.4e38): scale them")
-
-
 def _check_classes(data: Labelled) -> None:
     counts = np.bincount(data.everything.labels, minlength=len(data.labels))
     if len(data.labels) < 2:
@@ -173,7 +152,8 @@ def _check_classes(data: Labelled) -> None:
         )
 
 
-def _digest(parts: tuple[Split, ...], labels: tuple[str, ...], features: tuple[Feature, ...]) -> str:
+def digest_splits(parts: tuple[Split, ...], labels: tuple[str, ...], features: tuple[Feature, ...]) -> str:
+    """SHA-256, in hexadecimal, of splits, classes and features."""
     sha256 = hashlib.sha256(msgspec.json.encode((labels, features)))
     for part in parts:
         sha256.update(repr(part.instances.shape).encode())

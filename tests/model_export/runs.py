@@ -21,7 +21,7 @@ STEPS_IN_AN_EPOCH = math.ceil(1259 / 128)  # training instances of the digits, i
 
 def small_run(run_dir: Path, *, network: NetworkOptions | None = None, **options: Any) -> TrainingResult:
     """A run of three epochs, unless `options` say otherwise, in a second."""
-    overwrite = options.pop("overwrite", False)
+    overwrite, at_end = options.pop("overwrite", False), options.pop("at_end", None)
     return train(
         options.pop("source", DIGITS),
         network or NetworkOptions(hidden=(16,), dropout=0.1),
@@ -30,6 +30,7 @@ def small_run(run_dir: Path, *, network: NetworkOptions | None = None, **options
         device="cpu",
         progress=False,
         overwrite=overwrite,
+        at_end=at_end,
     )
 
 
@@ -76,6 +77,14 @@ def diverging(instance_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     return Diverging(math.prod(instance_shape), num_outputs)
 
 
+def remembered(instance_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    """One that remembers what it made: the first in a process is the one that is trained."""
+    BUILT.append(watched(instance_shape, num_outputs))
+    return BUILT[-1]
+
+
+BUILT: list[nn.Module] = []
 FIXED = NetworkOptions(network="tests.model_export.runs:fixed")
+REMEMBERED = NetworkOptions(network="tests.model_export.runs:remembered")
 WATCHED = NetworkOptions(network="tests.model_export.runs:watched")
 DIVERGING = NetworkOptions(network="tests.model_export.runs:diverging")

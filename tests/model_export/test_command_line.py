@@ -119,7 +119,10 @@ def test_diff_of_a_model_and_its_fold_says_that_they_answer_alike(model_path: Pa
         (("inspect", "."), "it has no manifest.json"),
         (("export", "absent.ckpt", "--out", "models/a/1"), "there is no checkpoint absent.ckpt"),
         (("export", "absent.ckpt", "--out", "models/a/one"), "the model version 'one' is not allowed"),
-        (("export", "absent.ckpt", "--out", "models/a/1", "--statistics", "best"), "expected one of ema, exact"),
+        (
+            ("export", "absent.ckpt", "--out", "models/a/1", "--statistics", "best"),
+            "expected one of exact, precise, ema",
+        ),
         (("train", "--data", "absent.csv"), "there is no data 'absent.csv'"),
         (("train", "--network", "transformer"), "no network 'transformer'"),
         (("train", "--momentum", "2"), "--momentum is 2.0"),
@@ -162,7 +165,7 @@ def test_the_next_command_can_be_pasted_and_names_are_printed_as_they_are(tmp_pa
     done = _run("train", "--data", folder.name, "--epochs", "1", "--quiet", "--device", "cpu", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"on {folder.name} in" in done.stdout
-    path, model = shlex.split(done.stdout.splitlines()[-1])[4::2]
+    path, model = shlex.split(done.stdout.splitlines()[-2])[4::2]  # then comes the report
     assert path == f"runs/{folder.name}/best.ckpt"
     assert model == "models/my-b-data-red/1"
 
@@ -181,7 +184,7 @@ def test_help_says_how_keras_momentum_is_converted() -> None:
     assert "their 0.99 is 0.01 here" in words
 
 
-@pytest.mark.parametrize("command", ["train", "export", "fold", "diff", "inspect", "demo"])
+@pytest.mark.parametrize("command", ["train", "statistics", "export", "fold", "diff", "inspect", "study", "demo"])
 def test_every_command_explains_itself(command: str) -> None:
     done = _run(command, "--help")
     assert done.returncode == 0

@@ -98,6 +98,47 @@ def test_bfloat16_trains_and_keeps_float32_weights(tmp_path: Path) -> None:
     assert {tensor.dtype for tensor in weights(result.best_path).values()} == {torch.float32, torch.int64}
 
 
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_steps_in_blocks_are_those_of_single_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """Within a block bfloat16 copies of weights must not outlive a step of the optimiser."""
+    blocks = small_run(tmp_path / "blocks", precision=precision, epochs=2)
+    monkeypatch.setattr("model_export.training.task.BATCHES_IN_A_BLOCK", 1)
+    single = small_run(tmp_path / "single", precision=precision, epochs=2)
+    assert equal(weights(blocks.last_path), weights(single.last_path))
+    assert blocks.run == single.run
+
+
+def test_images_laid_out_channels_last_are_learned_alike_and_saved_as_usual(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = NetworkOptions(network="convnet", hidden=(4,))
+    usual = small_run(tmp_path / "usual", network=network, epochs=1)
+    monkeypatch.setattr("model_export.train.lies_channels_last", lambda *_: True)
+    other = small_run(tmp_path / "other", network=network, epochs=1)
+    rounding = 1e-3  # of ten steps, in which sums are taken in another order
+    assert other.run.history[0].train_loss == pytest.approx(usual.run.history[0].train_loss, rel=rounding)
+    assert {name: tensor.shape for name, tensor in weights(other.best_path).items()} == {
+        name: tensor.shape for name, tensor in weights(usual.best_path).items()
+    }
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA device")
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_a_gpu_learns_images(tmp_path: Path, precision: Any) -> None:
+    result = train(
+        DIGITS,
+        NetworkOptions(network="convnet"),
+        TrainingOptions(epochs=6, precision=precision),
+        run_dir=tmp_path,
+        device="cuda",
+        progress=False,
+    )
+    assert result.test_accuracy > 0.95
+
+
 # What is reported -----------------------------------------------------------------------------------------------------
 
 

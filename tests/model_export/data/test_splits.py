@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_export.data.splits import DataSource, Labelled, Split, as_instances, cut, stratify
+from model_export.data.float32 import as_instances
+from model_export.data.splits import DataSource, Labelled, Split, cut, stratify
 from model_export.errors import DataInvalid
 
 
