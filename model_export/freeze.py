@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from torch import nn
 
 from model_export.errors import NetworkInvalid
-from model_export.frozen_batchnorm import FrozenBatchNorm, freeze_layer, thaw_layer
+from model_export.frozen_batchnorm import Frozen, freeze_layer, thaw_layer
 from model_export.inference_copy import inference_copy
 from model_export.statistics import FrozenStatistics, hold_all, named_batchnorms
 
@@ -26,13 +26,13 @@ def freeze(
 
     Raises:
         StatisticsInvalid: the statistics are not one for each BatchNorm, or do not fit, or are unusable; names it.
-        NetworkInvalid: something in the network can not be copied, or a BatchNorm is not torch's own.
+        NetworkInvalid: something in the network can not be copied.
     """
     frozen = inference_copy(network)
     hold_all(frozen, statistics, unreached=unreached)
-    for name, batchnorm in named_batchnorms(frozen).items():
-        if not isinstance(batchnorm, FrozenBatchNorm):
-            freeze_layer(name, batchnorm)
+    for batchnorm in named_batchnorms(frozen).values():
+        if not isinstance(batchnorm, Frozen):
+            freeze_layer(batchnorm)
     return frozen
 
 
@@ -45,7 +45,7 @@ def thaw(frozen: nn.Module) -> nn.Module:
         NetworkInvalid: there is no frozen BatchNorm in it, or it can not be copied.
     """
     thawed = inference_copy(frozen)
-    layers = [layer for layer in thawed.modules() if isinstance(layer, FrozenBatchNorm)]
+    layers = [layer for layer in thawed.modules() if isinstance(layer, Frozen)]
     if not layers:
         raise NetworkInvalid("there is no frozen BatchNorm in this network: expected what freeze() returns")
     for layer in layers:

@@ -7,11 +7,11 @@ a network for BatchNorms to train, to synchronise or to measure takes it for one
 
 from __future__ import annotations
 
+from typing import Self
+
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm
-
-from model_export.errors import NetworkInvalid
 
 
 class FrozenBatchNorm(nn.Module):
@@ -42,23 +42,37 @@ class FrozenBatchNorm(nn.Module):
         return f"{self.num_features}, eps={self.eps}, was {self.kind.__name__}"
 
 
-def freeze_layer(name: str, batchnorm: _BatchNorm) -> None:
-    """Turn `batchnorm` into a `FrozenBatchNorm`, in place, so that all who share it share it still.
+class StaysInInference(nn.Module):
+    """Makes a BatchNorm of one's own class stay in inference mode, where it applies its statistics and moves none.
 
-    Raises:
-        NetworkInvalid: its class is one's own or was made by a parametrization, so it may do more than normalise.
+    Such a class may do more than normalise (an activation, a parametrization), so its code must be kept.
+    """
+
+    kind: type[_BatchNorm]
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay as it is, whatever `mode` the network goes into."""
+        del mode
+        return super().train(False)
+
+
+Frozen = FrozenBatchNorm | StaysInInference
+
+
+def freeze_layer(batchnorm: _BatchNorm) -> None:
+    """Freeze `batchnorm` in place, so that all who share it share it still; it must be in inference mode.
+
+    One of torch's own classes becomes a `FrozenBatchNorm`, any other stays what it is, and in inference mode.
     """
     kind = type(batchnorm)
-    if kind.__module__ != _BatchNorm.__module__:
-        raise NetworkInvalid(
-            f"BatchNorm {name!r} is a {kind.__module__}.{kind.__qualname__}, which may do more than normalise, so it "
-            "can not be frozen: use torch's own class, or call torch.nn.utils.parametrize.remove_parametrizations first"
-        )
     batchnorm.__dict__["kind"] = kind
-    batchnorm.__class__ = FrozenBatchNorm  # type: ignore[assignment]  # its attributes are all that the class needs
+    if kind.__module__ == _BatchNorm.__module__:
+        batchnorm.__class__ = FrozenBatchNorm  # type: ignore[assignment]  # its attributes are all that the class needs
+    else:
+        batchnorm.__class__ = type(f"Frozen{kind.__name__}", (StaysInInference, kind), {})
 
 
-def thaw_layer(frozen: FrozenBatchNorm) -> None:
+def thaw_layer(frozen: Frozen) -> None:
     """Turn `frozen` back into the BatchNorm that it was, in place."""
     kind = frozen.__dict__.pop("kind")
     frozen.__class__ = kind

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 import pytest
+import torch
 
+from benchmarks import exact as exact_cost
 from benchmarks import fold_speed
 from benchmarks import training as training_speed
 from benchmarks.cores import load_core, on_core, server_core
@@ -322,3 +324,13 @@ def test_both_trainings_are_timed_in_each_round_and_ratios_are_of_one_round() ->
         for foldserve, by_hand in ((90, 100), (1000, 2000), (60, 50))
     )
     assert "| 64 | 90 | 100 | 0.90 | 0.50 | 1.20 |" in training_speed.render(made)
+
+
+def test_every_way_to_exact_statistics_is_timed_and_gives_the_same() -> None:
+    subject = exact_cost.Subject("small", exact_cost.deep(layers=2, width=4), torch.randn(20, 1, 28, 28))
+    cost = exact_cost.measure(subject, rounds=1)
+    assert cost.ratios.keys() == exact_cost.WAYS.keys()
+    found = [exact_cost.WAYS[way](subject) for way in ("in pieces", "without memory")]
+    assert all(isinstance(statistics, dict) and len(statistics) == 3 for statistics in found)
+    text = exact_cost.render((cost,), {"CPU": "a small one"})
+    assert "| small | 3 |" in text

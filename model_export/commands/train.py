@@ -17,7 +17,7 @@ from model_export.commands.choices import choose
 from model_export.commands.present import make_console
 from model_export.conclusion import REPORT, Conclusion, conclude
 from model_export.data import DataSource
-from model_export.errors import NetworkInvalid, RefusedElsewhere, StatisticsInvalid, first_line
+from model_export.errors import ExportError, NetworkInvalid, RefusedElsewhere, first_line
 from model_export.networks import NetworkOptions
 from model_export.ones_own import is_ones_own
 from model_export.options import Precision, TrainingOptions
@@ -110,7 +110,7 @@ def _conclude(finished: Finished, *, device: Device, keep: Callable[[Conclusion]
     """A report that can not be made is no reason to lose a run: the checkpoints are there, and say the same."""
     try:
         keep(conclude(finished, when=dt.datetime.now().astimezone(), device=device))
-    except (StatisticsInvalid, OSError) as err:
+    except (ExportError, OSError) as err:
         if current_rank() == 0:
             _warn(f"there is no {REPORT}: {first_line(err)}")
 

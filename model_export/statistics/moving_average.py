@@ -16,7 +16,7 @@ from collections.abc import Collection
 from torch import nn
 
 from model_export.errors import StatisticsInvalid
-from model_export.frozen_batchnorm import FrozenBatchNorm
+from model_export.frozen_batchnorm import Frozen
 from model_export.statistics.holding import check_usable, held_statistics
 from model_export.statistics.layers import BatchNorm, named_batchnorms
 from model_export.statistics.values import FrozenStatistics
@@ -47,7 +47,7 @@ def initial_weight(batchnorm: BatchNorm) -> float | None:
 
 
 def _moving_average(name: str, batchnorm: BatchNorm) -> FrozenStatistics:
-    if isinstance(batchnorm, FrozenBatchNorm):
+    if isinstance(batchnorm, Frozen):
         raise StatisticsInvalid(
             f"BatchNorm {name!r} is frozen, so what it holds need not be a moving average: read the averages of the "
             "network as trained, before freeze()"

@@ -19,12 +19,13 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from model_export.errors import NetworkInvalid, StatisticsInvalid
+from model_export.frozen_batchnorm import Frozen
 from model_export.inference_copy import inference_copy
 from model_export.statistics.batches import Batches, Instances, Stream
 from model_export.statistics.exact import Statistics
 from model_export.statistics.flow import Hear
 from model_export.statistics.holding import held_statistics
-from model_export.statistics.layers import listening, named_batchnorms
+from model_export.statistics.layers import BatchNorm, listening, named_batchnorms
 from model_export.statistics.measurement import measure
 
 
@@ -59,8 +60,8 @@ def precise_statistics(
     return measure(batches, lambda _, batch, hear: _run(learning, batch, hear))
 
 
-def _normalise_with_batches(name: str, batchnorm: nn.Module) -> None:
-    if not isinstance(batchnorm, _BatchNorm):
+def _normalise_with_batches(name: str, batchnorm: BatchNorm) -> None:
+    if isinstance(batchnorm, Frozen):
         raise NetworkInvalid(f"BatchNorm {name!r} is frozen and has no use for batches: thaw() the network first")
     held_statistics(name, batchnorm)
     if isinstance(batchnorm, nn.SyncBatchNorm):

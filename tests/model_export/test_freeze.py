@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -208,11 +210,34 @@ def test_thawing_what_was_never_frozen_is_an_error() -> None:
         thaw(learning())
 
 
-def test_a_parametrized_batchnorm_is_refused_by_name() -> None:
-    network = learning()
-    nn.utils.parametrize.register_parametrization(network[1], "weight", nn.Softplus())
-    with pytest.raises(NetworkInvalid, match=r"BatchNorm '1' is a .*ParametrizedBatchNorm1d.*remove_parametrizations"):
-        freeze(network, statistics_for(network))
+class Activated(nn.BatchNorm1d):
+    """A class of one's own that does more than normalise, as timm's BatchNormAct2d."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(super().forward(x))
+
+
+def of_ones_own() -> nn.Module:
+    return Activated(4)
+
+
+def parametrized() -> nn.Module:
+    return nn.utils.parametrize.register_parametrization(nn.BatchNorm1d(4), "weight", nn.Softplus())
+
+
+@pytest.mark.parametrize("make", [of_ones_own, parametrized])
+def test_a_batchnorm_of_ones_own_class_is_frozen_as_it_is_and_thawed_again(make: Callable[[], nn.Module]) -> None:
+    network = nn.Sequential(nn.Linear(4, 4), make())
+    kind = type(network[1])
+    frozen = freeze(network, statistics_for(network))
+    expected = frozen(batch(5, 4))
+    before = {name: tensor.clone() for name, tensor in frozen.state_dict().items()}
+    torch.testing.assert_close(frozen.train()(batch(5, 4)), expected, rtol=0, atol=0)
+    torch.testing.assert_close(frozen.state_dict(), before, rtol=0, atol=0)
+    thawed = thaw(frozen)
+    assert isinstance(thawed, nn.Sequential)
+    assert type(thawed[1]) is kind
+    assert thawed[1].training
 
 
 def test_the_averages_of_a_frozen_network_are_no_moving_averages() -> None:

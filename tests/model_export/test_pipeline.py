@@ -14,9 +14,9 @@ import pytest
 from model_export.data import DataSource
 from model_export.errors import CheckpointInvalid, ParityFailed
 from model_export.examples import MAX_EXAMPLES
+from model_export.measuring import Method
 from model_export.networks import NetworkOptions
 from model_export.options import TrainingOptions
-from model_export.measuring import Method
 from model_export.pipeline import ExportRequest, build_bundle
 from model_export.train import train
 from service.bundle import Bundle, read_bundle
