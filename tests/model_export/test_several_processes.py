@@ -91,3 +91,12 @@ def test_batches_are_synchronised_on_gpus_unless_told_not_to() -> None:
 def test_fewer_than_one_process_is_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(NetworkInvalid, match=message):
         small_run(tmp_path, **options)
+
+
+def test_two_processes_leave_one_report_and_one_file_of_exact_statistics(tmp_path: Path) -> None:
+    arguments = ["--device", "cpu", "--devices", "2", "--epochs", "1", "--quiet", "--out", str(tmp_path)]
+    done = run("model_export", "train", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Report: ") == 1
+    left = ["best.ckpt", "best.exact.json", "last.ckpt", "report.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left

@@ -142,6 +142,17 @@ def test_the_speed_of_each_arm_is_that_of_its_fastest_rate() -> None:
     assert (race.rates, race.factor.median) == ((1.0, 0.01), 1.0)
 
 
+def test_an_arm_that_is_never_there_is_shown_at_the_rate_that_ends_best() -> None:
+    def invent(trial: Trial) -> Outcome:
+        if trial.placement == WITHOUT:
+            return invented(trial, 0.8)
+        return invented(trial, 0.7 if trial.learning_rate == 1.0 else 0.2)
+
+    race = speed.measure(evidence(invent), SUBJECT)
+    assert math.isinf(race.steps[0][0])
+    assert race.rates[0] == 1.0
+
+
 def test_the_rate_is_chosen_by_the_valid_split_and_the_accuracy_told_of_the_test_split() -> None:
     def invent(trial: Trial) -> Outcome:
         return replace(
