@@ -46,5 +46,5 @@ def conclude(finished: Finished, *, when: dt.datetime, device: Device = "auto", 
             statistics: dict[str, Statistics] = {
                 method: values for method, values in measured.items() if not isinstance(values, str)
             }
-            write_report(path, run=checkpoint.run, network=network, split=splits.test, statistics=statistics, when=when)
+            write_report(path, run=finished.run, network=network, split=splits.test, statistics=statistics, when=when)
     return Conclusion(audit, path)

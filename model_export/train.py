@@ -69,9 +69,11 @@ class TrainingResult:
 class Finished:
     """A run that has just ended well, in each of its processes while they still form a group.
 
-    `network` is the best checkpoint's, on the CPU and in training mode; all processes have the same.
+    `checkpoint` and `network` are the best epoch's, the network on the CPU and in training mode; `run` has all epochs.
+    All processes have the same.
     """
 
+    run: Run
     checkpoint: Checkpoint
     network: nn.Module
     splits: Splits
@@ -265,7 +267,7 @@ def _finish(trainer: lightning.Trainer, task: Task, here: _Surroundings, start: 
     network = load_network(checkpoint)
     accuracy = from_the_first(trainer, lambda: measure_accuracy(network.eval(), task.splits.test))
     if here.at_end is not None:
-        here.at_end(Finished(checkpoint=checkpoint, network=network.train(), splits=task.splits))
+        here.at_end(Finished(run=task.run, checkpoint=checkpoint, network=network.train(), splits=task.splits))
     return TrainingResult(
         best_path=best_path,
         last_path=here.run_dir / LAST,

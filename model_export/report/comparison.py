@@ -42,7 +42,7 @@ def comparison_section(findings: Findings) -> Section:
 _MEANING = (
     "The shift is (μ of the moving average − μ exact)/√(σ² + ε): at 1, the values that leave the normalisation lie one "
     "standard deviation beside where they should. The ratio is √(σ² + ε) of the moving average by the exact one: at 2, "
-    "they are half as wide as they should be."
+    "they are half as wide as they should be. Channels that never varied in training are left out."
 )
 
 Compared = list[tuple[Layer, Gap]]
@@ -59,7 +59,7 @@ def judge(shift: float, ratio: float) -> tuple[str, Tone]:
 
 def _verdict(compared: Compared) -> Note:
     layer, gap = max(compared, key=lambda pair: float(np.abs(pair[1].shift).max()))
-    shift = abs(float(gap.shift[gap.worst_channel]))
+    shift = gap.worst_shift
     low, high = (float(pick([pick(gap.ratio) for _, gap in compared])) for pick in (np.min, np.max))
     label, tone = judge(shift, max(high, 1 / low))
     return Note(

@@ -2,8 +2,8 @@
 
 The gap is measured in what the layer makes of it. Behind exact statistics a channel has mean 0 and spread 1; with the
 moving averages μ' and σ'² in their place the same values have the mean (μ − μ')/√(σ'²+ε). `shift` is that distance in
-units of the exact spread, (μ' − μ)/√(σ²+ε), and `ratio` is √(σ'²+ε)/√(σ²+ε). ε stands in both, as in the layer itself,
-so that a channel that never varies has a finite gap.
+units of the exact spread, (μ' − μ)/√(σ²+ε), and `ratio` is √(σ'²+ε)/√(σ²+ε). ε stands in both, as in the layer itself.
+Channels that never varied in training are left out: whatever their average remembers, there is nothing to normalise.
 """
 
 from __future__ import annotations
@@ -13,23 +13,34 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from model_export.statistics import FrozenStatistics, named_batchnorms
+from model_export.statistics.description import CONSTANT_SHARE_OF_EPS
 from model_export.statistics.values import Channels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gap:
-    """From exact to moving average, one value a channel: `shift` is 0 and `ratio` is 1 where they agree."""
+    """From exact to moving average: `shift` is 0 and `ratio` is 1 where they agree.
 
+    One value for each of the `channels`, which are those that varied in training.
+    """
+
+    channels: NDArray[np.int64]
     shift: Channels
     ratio: Channels
 
     @property
     def worst_channel(self) -> int:
         """The channel with the largest shift."""
-        return int(np.abs(self.shift).argmax())
+        return int(self.channels[np.abs(self.shift).argmax()])
+
+    @property
+    def worst_shift(self) -> float:
+        """The largest shift, without its sign."""
+        return float(np.abs(self.shift).max())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,10 +78,14 @@ def look_at_layers(
     )
 
 
-def measure_gap(exact: FrozenStatistics, moving: FrozenStatistics, *, eps: float) -> Gap:
-    """Compare two statistics of the same BatchNorm; see the head of this module."""
+def measure_gap(exact: FrozenStatistics, moving: FrozenStatistics, *, eps: float) -> Gap | None:
+    """Compare two statistics of the same BatchNorm; see the head of this module. None if no channel ever varied."""
+    channels = np.flatnonzero(exact.var >= CONSTANT_SHARE_OF_EPS * eps)
+    if not len(channels):
+        return None
     spread = np.sqrt(exact.var + eps)
-    return Gap(shift=(moving.mean - exact.mean) / spread, ratio=np.sqrt(moving.var + eps) / spread)
+    shift, ratio = (moving.mean - exact.mean) / spread, np.sqrt(moving.var + eps) / spread
+    return Gap(channels=channels, shift=shift[channels], ratio=ratio[channels])
 
 
 def _channels(parameter: torch.Tensor | None) -> Channels | None:

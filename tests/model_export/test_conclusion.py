@@ -36,6 +36,7 @@ def test_the_report_lies_beside_the_checkpoint(conclusion: Conclusion, run_dir: 
     text = conclusion.report_path.read_text()
     assert "Training report: mlp on digits" in text
     assert "2026-01-02" in text
+    assert "of at most 3 epochs" in text
     assert "Moving average against exact" in text
 
 

@@ -176,16 +176,26 @@ def test_a_gap_is_what_normalising_with_other_statistics_does_to_values() -> Non
         mean=exact.mean + np.array([0, 1, -2, 0]), var=exact.var * np.array([1, 1, 4, 0.25]), num_values=0
     )
     gap = measure_gap(exact, moving, eps=0.1)
+    assert gap is not None
     through = (values - moving.mean) / np.sqrt(moving.var + 0.1)
     np.testing.assert_allclose(-through.mean(axis=0) * gap.ratio, gap.shift, atol=ORDER_TOLERANCE)
     behind_exact = (values / np.sqrt(exact.var + 0.1)).std(axis=0)
     np.testing.assert_allclose(behind_exact / through.std(axis=0), gap.ratio, rtol=ORDER_TOLERANCE)
 
 
-def test_a_channel_that_never_varies_has_a_finite_gap() -> None:
+def test_a_channel_that_never_varies_is_left_out_and_the_others_keep_their_numbers() -> None:
+    exact = FrozenStatistics(mean=np.zeros(3), var=np.array([0.0, 1.0, 4.0]), num_values=5)
+    moving = FrozenStatistics(mean=np.array([9.0, 0.0, 1.0]), var=np.array([0.6, 1.0, 4.0]), num_values=0)
+    gap = measure_gap(exact, moving, eps=1e-5)
+    assert gap is not None
+    assert gap.worst_channel == 2
+    np.testing.assert_allclose(gap.shift, [0, 0.5], rtol=1e-5)  # eps is 1e-5 of the smallest variance
+    np.testing.assert_array_equal(gap.ratio, [1, 1])
+
+
+def test_a_layer_in_which_nothing_varies_has_no_gap() -> None:
     still = FrozenStatistics(mean=np.zeros(1), var=np.zeros(1), num_values=5)
-    gap = measure_gap(still, still, eps=1e-5)
-    assert (gap.shift[0], gap.ratio[0]) == (0, 1)
+    assert measure_gap(still, still, eps=1e-5) is None
 
 
 def test_the_network_is_left_as_it_is() -> None:
@@ -317,7 +327,7 @@ def findings_of(labels: tuple[str, ...], pairs: NDArray[np.int64]) -> Findings:
     return Findings(
         run=replace(run_of(labels), data_name=labels[-1]),
         scores=score(pairs[:, 0], pairs[:, 1], num_classes=len(labels)),
-        layers=(replace(layer, gap=Gap(shift=np.array([0.1, -3]), ratio=np.array([0.5, 2]))),),
+        layers=(replace(layer, gap=Gap(channels=np.arange(2), shift=np.array([0.1, -3]), ratio=np.array([0.5, 2]))),),
         unreached=labels,
         moving_average=MovingAverage(accuracy=0.5, num_other_answers=1),
     )
