@@ -138,7 +138,8 @@ def test_data_that_changed_since_training_is_refused(tmp_path: Path) -> None:
 def test_the_announcements_tell_the_story_in_order(checkpoint: Path, tmp_path: Path) -> None:
     heard: list[str] = []
     build_bundle(ExportRequest(checkpoint=checkpoint, out=tmp_path / "digits" / "1"), heard.append)
-    assert [words.split()[0] for words in heard] == ["Freezing", "Exporting", "Folding", "Verifying", "Writing"]
+    story = ["Measuring", "Freezing", "Exporting", "Folding", "Verifying", "Writing"]
+    assert [words.split()[0] for words in heard] == story
 
 
 def test_a_request_is_a_value() -> None:
