@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import replace
 
-from model_export.audit.values import Audit, LayerAudit
+from model_export.audit.values import AgainstExact, Audit, LayerAudit
 from model_export.wording import some
 
 # Accuracy that counts: half a point, and more than twice the standard error of the difference, which for paired answers
@@ -82,8 +82,7 @@ def _is_off(audit: Audit) -> bool:
 
 
 def _is_far(layer: LayerAudit) -> bool:
-    found = layer.against_exact
-    return found is not None and (found.mean_shift > SHIFT or not 1 / RATIO <= found.std_ratio <= RATIO)
+    return layer.against_exact is not None and _distance(layer.against_exact) > 1
 
 
 def _reason(audit: Audit) -> str:
@@ -104,11 +103,16 @@ def _reason(audit: Audit) -> str:
             f"the batches it was taken over vary less than the training set (σ is {typical_ratio:.2f} of "
             "what it should be), as very small batches or sorted ones do"
         )
-    name, furthest = max(compared, key=lambda pair: (pair[1].mean_shift, abs(math.log(pair[1].std_ratio))))
+    name, furthest = max(compared, key=lambda pair: _distance(pair[1]))
     return (
         f"it lags behind the weights or was taken over other data (at {name} the mean is off by "
         f"{furthest.mean_shift:.2g} σ, and σ by a factor of {furthest.std_ratio:.2g})"
     )
+
+
+def _distance(found: AgainstExact) -> float:
+    """How far an average is off, in units of what is said: in its mean or in its spread, whichever is further."""
+    return max(found.mean_shift / SHIFT, abs(math.log(found.std_ratio)) / math.log(RATIO))
 
 
 def _cautions(audit: Audit) -> Iterable[str]:
