@@ -11,7 +11,8 @@ from pathlib import Path
 
 from model_export.audit import Audit
 from model_export.audit.trained import audit_trained
-from model_export.measuring import MeasuringOptions, Statistics, as_trained, find_device
+from model_export.devices import find_device
+from model_export.measuring import MeasuringOptions, Statistics, as_trained
 from model_export.report import write_report
 from model_export.statistics import Tell, current_processes
 from model_export.threads import threads_for

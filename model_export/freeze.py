@@ -18,8 +18,9 @@ def freeze(
     """Copy `network` into inference mode, each of its BatchNorms holding its `statistics`, by qualified name, for good.
 
     Frozen means: every BatchNorm y = weight·(x − mean)/√(var + eps) + bias has a fixed mean and variance, so an answer
-    depends on its own instance alone. It stays so through `.train()`, which switches Dropout on again but finds no
-    BatchNorm: each has become a `FrozenBatchNorm`, which has no update path. Gradients still reach weight and bias.
+    depends on its own instance alone. It stays so through `.train()`, which switches Dropout on again: each BatchNorm
+    of torch's has become a `FrozenBatchNorm`, which has no update path; one of another class stays in inference mode.
+    Gradients still reach weight and bias.
 
     The statistics are rounded once, to the dtype of each BatchNorm's buffers. `network` is left as it is. Those named
     in `unreached`, which forward never comes to, keep what they hold.

@@ -1,8 +1,8 @@
 """The frozen BatchNorm: a layer that can do nothing but apply fixed statistics, in whatever mode the network is.
 
 `nn.BatchNorm2d` in inference mode is one `model.train()` away from moving its statistics again. This layer has no code
-that writes to them and none that looks at a batch. It is no subclass of `nn.BatchNorm2d`, so that nothing that searches
-a network for BatchNorms to train, to synchronise or to measure takes it for one.
+that writes to them and none that looks at a batch. It is no subclass of `nn.BatchNorm2d`, so that nothing of torch's
+that searches a network for BatchNorms, to synchronise them say, takes it for one.
 """
 
 from __future__ import annotations

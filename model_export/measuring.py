@@ -20,7 +20,7 @@ from torch import nn
 from model_export.checkpoint import Checkpoint
 from model_export.data import Splits
 from model_export.digest import digest_weights
-from model_export.errors import NetworkInvalid, StatisticsInvalid
+from model_export.errors import StatisticsInvalid
 from model_export.inference_copy import inference_copy
 from model_export.statistics import (
     BATCH_SIZE,
@@ -40,7 +40,6 @@ from model_export.statistics import (
 )
 from model_export.statistics.record import Subject, read_statistics, record_path, write_statistics
 from service.bundle import LayerStatistics
-from service.device import Device
 
 Method = Literal["exact", "precise", "ema"]
 Statistics = dict[str, FrozenStatistics]
@@ -83,17 +82,6 @@ class Trained:
     data_sha256: str
     batch_size: int
     weights_match: bool | None = None
-
-
-def find_device(wanted: Device) -> str:
-    """Where PyTorch is to run: on the GPU if there is one, unless the CPU is wanted.
-
-    Raises:
-        NetworkInvalid: a GPU is wanted, and there is none.
-    """
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise NetworkInvalid("--device cuda: PyTorch finds no CUDA device: install its CUDA build, or say --device cpu")
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def as_trained(checkpoint: Checkpoint, network: nn.Module, splits: Splits) -> Trained:

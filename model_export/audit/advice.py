@@ -16,10 +16,10 @@ COSTLY = 0.005
 STANDARD_ERRORS = 2
 # What is left of the initial mean 0 and variance 1: a hundredth is less than the noise of most averages.
 INITIAL_WEIGHT = 0.01
-# How far averages may be off before it is said: half a standard deviation, or a third of its size.
+# How far averages may be off before it is said: half a standard deviation, or a spread half as wide again (or 1/1.5).
 SHIFT = 0.5
 RATIO = 1.5
-# The variance of the typical channel, as seen by batches, that tells of batches which vary less than the data.
+# The σ of the typical channel, by the exact one, that tells of batches which vary less than the data.
 SMALL_BATCH_RATIO = 0.8
 
 

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from model_export.commands.choices import choose, parse_bytes
 from model_export.commands.present import show_bundle
-from model_export.measuring import MeasuringOptions, Method, find_device
+from model_export.devices import find_device
+from model_export.measuring import MeasuringOptions, Method
 from model_export.pipeline import ExportRequest, build_bundle
 from model_export.statistics import Progress
 from service.bundle import Bundle

@@ -16,8 +16,9 @@ from model_export.audit.trained import ALL, audit_trained
 from model_export.checkpoint import load_network, load_splits_of, read_checkpoint
 from model_export.commands.choices import choose, parse_bytes
 from model_export.commands.progress import measuring_bar
+from model_export.devices import find_device
 from model_export.errors import StatisticsInvalid, first_line
-from model_export.measuring import MeasuringOptions, Method, as_trained, find_device
+from model_export.measuring import MeasuringOptions, Method, as_trained
 from model_export.threads import threads_for
 from service.device import Device
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Literal
 
 import lightning.pytorch as lightning
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 
+from model_export.devices import find_device
 from model_export.errors import NetworkInvalid, first_line
 from model_export.options import TrainingOptions
 from model_export.training.processes import check_launched
@@ -38,10 +38,8 @@ def make_trainer(
     Raises:
         NetworkInvalid: there are not so many devices, or torchrun has started another number of processes.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise NetworkInvalid("--device cuda: PyTorch finds no CUDA device: install its CUDA build, or say --device cpu")
+    on_gpu = find_device(device) == "cuda"
     check_launched(options)
-    on_gpu = device != "cpu" and torch.cuda.is_available()
     try:
         return lightning.Trainer(
             accelerator="gpu" if on_gpu else "cpu",
