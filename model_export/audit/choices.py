@@ -11,14 +11,12 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from model_export.audit.values import Choice
-from model_export.batches import Batches
 from model_export.data import Split
 from model_export.errors import NetworkInvalid
 from model_export.freeze import freeze
+from model_export.logits import compute_logits
 from model_export.measuring import Method, Statistics
 from model_export.statistics import named_batchnorms
-
-BATCH_SIZE = 1000
 
 Right = NDArray[np.bool_]
 
@@ -38,17 +36,15 @@ def _try(network: nn.Module, method: Method, statistics: Statistics | str, split
     if isinstance(statistics, str):
         return Choice(method=method, problem=statistics), np.zeros(len(split), dtype=bool)
     unreached = named_batchnorms(network).keys() - statistics.keys()
-    logits, labels = _answer(freeze(network, statistics, unreached=unreached), split)
+    logits = _answer(freeze(network, statistics, unreached=unreached), split)
+    labels = torch.from_numpy(split.labels)
     right = (logits.argmax(dim=1) == labels).numpy()
     loss = float(cross_entropy(logits.double(), labels))
     return Choice(method=method, accuracy=float(right.mean()), loss=loss), right
 
 
-@torch.inference_mode()
-def _answer(frozen: nn.Module, split: Split) -> tuple[torch.Tensor, torch.Tensor]:
-    device = next((tensor.device for tensor in frozen.state_dict().values()), torch.device("cpu"))
+def _answer(frozen: nn.Module, split: Split) -> torch.Tensor:
     try:
-        pairs = [(frozen(instances.to(device)).cpu(), labels) for instances, labels in Batches(split, BATCH_SIZE)]
+        return compute_logits(frozen, split)
     except Exception as err:
         raise NetworkInvalid(f"the network failed on the valid split: {type(err).__name__}: {err}") from err
-    return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -14,11 +13,10 @@ from model_export.checkpoint import Run
 from model_export.data import Split
 from model_export.errors import DataInvalid
 from model_export.freeze import freeze
+from model_export.logits import compute_logits
 from model_export.report.layers import Layer, look_at_layers
 from model_export.report.scores import Scores, score
 from model_export.statistics import FrozenStatistics, named_batchnorms
-
-BATCH_SIZE = 1000  # changes nothing but memory and speed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,7 +77,4 @@ def _ask_again(
 
 def _predict(frozen: nn.Module, split: Split) -> NDArray[np.int64]:
     """The class of each instance, int64 [N], by a network in inference mode."""
-    device = next((tensor.device for tensor in frozen.state_dict().values()), torch.device("cpu"))
-    with torch.inference_mode():
-        batches = torch.split(torch.from_numpy(split.instances), BATCH_SIZE)
-        return torch.cat([frozen(batch.to(device)).argmax(dim=1).cpu() for batch in batches]).numpy()
+    return compute_logits(frozen, split).argmax(dim=1).numpy()
