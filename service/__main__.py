@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import socket
 import sys
+import tempfile
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 from service.errors import SettingsInvalid
 from service.server import EXIT_FAILURE, complain, serve
-from service.settings import Settings, read_settings, shared_metrics_directory
+from service.settings import Settings, read_settings
 from service.workers import Workers
 
 EXIT_USAGE = 2
@@ -31,8 +34,8 @@ def main(arguments: Sequence[str]) -> int:
 def _serve(settings: Settings, listener: socket.socket) -> int:
     if settings.workers == 1:
         return serve(settings, listener, lambda: None)
-    with shared_metrics_directory():
-        return Workers(serve, settings, listener).run()
+    with tempfile.TemporaryDirectory(prefix="foldserve-counts-", ignore_cleanup_errors=True) as counts:
+        return Workers(partial(serve, counts=Path(counts)), settings, listener).run()
 
 
 def _bind(settings: Settings) -> socket.socket:

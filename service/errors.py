@@ -27,6 +27,9 @@ No HTTP in here: `protocols/http_errors.py` holds the one table from error to st
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
 
 class FoldserveError(Exception):
     """Something failed in a way that foldserve knows and can explain in one sentence."""
@@ -130,3 +133,17 @@ class InstanceInvalid(RequestError):
 
 class ModelUnknown(RequestError):
     """No model of that name is served."""
+
+
+def code_of(kind: type[FoldserveError]) -> str:
+    """Give the error's code: InstanceInvalid is `instance_invalid`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+
+
+def _kinds_of(kind: type[FoldserveError]) -> Iterator[type[FoldserveError]]:
+    for narrower in kind.__subclasses__():
+        yield narrower
+        yield from _kinds_of(narrower)
+
+
+FAILURE_CODES = tuple(map(code_of, _kinds_of(FoldserveError)))

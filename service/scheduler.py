@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-import types
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
@@ -21,47 +20,53 @@ from service.errors import Overloaded
 
 INLINE_LIMIT_SECONDS = 300e-6
 MAX_WAITING = 64
+PATIENCE = 4
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Gathered(Generic[Item, Result]):
-    """What arrived in one tick, and its results once it has been run."""
-
-    __slots__ = ("items", "results")
-
-    def __init__(self) -> None:
-        self.items: list[Item] = []
-        self.results: list[Result] | None = None
-
-
 class Tick(Generic[Item, Result]):
-    """Gathers what arrives in one tick of the event loop, and runs it together at its end."""
+    """Gathers what arrives in one tick of the event loop, and runs it together at its end.
 
-    def __init__(self, run: Callable[[list[Item]], list[Result]]) -> None:
+    Gathering costs a lone item one more turn of the loop, some 20 µs. So an item is run where it arrives, as long as
+    none arrives in the same tick as the one before. Then the ticks are gathered, until `PATIENCE` of them in a row held
+    one item only. To be used from one event loop.
+    """
+
+    def __init__(self, run: Callable[[Sequence[Item]], list[Result]]) -> None:
         self._run = run
-        self._gathered: Gathered[Item, Result] = Gathered()
+        self._items: list[Item] = []
+        self._deliveries: list[Callable[[Result], object]] = []
+        self._has_run = False  # an item, where it arrived, in this tick
+        self._patience = 0
 
-    async def submit(self, item: Item) -> Result:
-        """Wait for the end of the tick, and give the item's result.
+    def add(self, item: Item, deliver: Callable[[Result], object]) -> Result | None:
+        """Give the item's result, or None if it comes at the end of the tick: then `deliver` is called with it."""
+        if not self._patience:
+            if not self._has_run:
+                return self._run_alone(item)
+            self._patience = PATIENCE
+        self._items.append(item)
+        self._deliveries.append(deliver)
+        if len(self._items) == 1:
+            asyncio.get_running_loop().call_soon(self._run_gathered)
+        return None
 
-        Who wakes up first runs the items of all. One that was cancelled meanwhile is run too, for nobody.
-        """
-        gathered = self._gathered
-        place = len(gathered.items)
-        gathered.items.append(item)
-        await _next_tick()
-        if gathered.results is None:
-            self._gathered = Gathered()
-            gathered.results = self._run(gathered.items)
-        return gathered.results[place]
+    def _run_alone(self, item: Item) -> Result:
+        self._has_run = True
+        asyncio.get_running_loop().call_soon(self._begin_tick)
+        return self._run((item,))[0]
 
+    def _begin_tick(self) -> None:
+        self._has_run = False
 
-@types.coroutine
-def _next_tick() -> Generator[None]:
-    """Let all run that is ready now: what `asyncio.sleep(0)` does, at a third of its cost."""
-    yield
+    def _run_gathered(self) -> None:
+        items, deliveries = self._items, self._deliveries
+        self._items, self._deliveries = [], []
+        self._patience = PATIENCE if len(items) > 1 else self._patience - 1
+        for result, deliver in zip(self._run(items), deliveries, strict=True):
+            deliver(result)
 
 
 class OwnThread:

@@ -8,12 +8,15 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from service.announcement import announce, warn_of_devices
 from service.app import App, create_app
+from service.connection import connections
 from service.settings import Settings
 
 EXIT_FAILURE = 1
@@ -21,12 +24,15 @@ KEEP_ALIVE_SECONDS = 75  # longer than the 60 s of the usual load balancers: the
 SHUTDOWN_SECONDS = 30
 
 
-def serve(settings: Settings, listener: socket.socket, on_ready: Callable[[], None] | None) -> int:
+def serve(
+    settings: Settings, listener: socket.socket, on_ready: Callable[[], None] | None, *, counts: Path | None = None
+) -> int:
     """Serve in this process, on a bound socket, until SIGTERM or SIGINT; return the exit code.
 
-    Of several processes only the first has something to do when it is ready: the others start without a word.
+    Of several processes only the first has something to do when it is ready: the others start without a word. They
+    put their metrics together in the directory `counts`.
     """
-    app = create_app(settings)
+    app = create_app(settings, counts)
     _leave_start_failures_to_us(app)
     server = _Server(app, on_started=lambda: _tell(app, _url(listener), on_ready))
     # uvicorn raises the signal again when it has shut down: by then it has had its effect.
@@ -48,7 +54,7 @@ class _Server(uvicorn.Server):
         config = uvicorn.Config(
             app,
             interface="asgi3",
-            http="httptools",
+            http=_choose_protocol(app),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -74,6 +80,13 @@ class _Server(uvicorn.Server):
         self._app.directory.ready = False
         await asyncio.sleep(self._app.settings.drain_seconds)
         await super().shutdown(sockets=sockets)
+
+
+def _choose_protocol(app: App) -> Any:
+    """What uvicorn makes for each connection: its own protocol, or ours on top of it."""
+    if app.settings.http == "asgi":
+        return "httptools"
+    return connections(app.predict_paths, receive_seconds=app.settings.receive_seconds)
 
 
 def _tell(app: App, url: str, on_ready: Callable[[], None] | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.errors import ModelUnknown
-from service.protocols.hot_path import Lane
+from service.protocols.lane import Lane
 
 
 class Directory:

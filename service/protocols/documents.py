@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.metrics import Metrics
 from service.protocols.directory import Directory
-from service.protocols.hot_path import Lane
+from service.protocols.lane import Lane
 from service.repository import ServedModel
 
 
@@ -117,11 +117,12 @@ def example_request(model: ServedModel) -> dict[str, Any]:
 def _describe_origin(model: ServedModel) -> dict[str, Any]:
     manifest = model.manifest
     if manifest is None:
-        return {"statistics": None, "fold": None, "parity": None, "training": None}
+        return {"statistics": None, "fold": None, "parity": None, "precision": None, "training": None}
     return {
         "statistics": manifest.statistics,
         "fold": manifest.fold,
         "parity": manifest.parity,
+        "precision": manifest.precision or {"name": "fp32"},
         "training": manifest.training,
         "producer": manifest.producer,
         "created": manifest.created,

@@ -8,37 +8,16 @@ client who has gone.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from service.errors import BodyTooLarge, FoldserveError
-from service.metrics import ModelMetrics
+from service.errors import FoldserveError
 from service.protocols.answer import Answer
-from service.protocols.http_errors import answer_error, answer_status
-from service.protocols.predict import Endpoint
-from service.scheduler import OwnThread, Tick
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lane:
-    """What a request for one model needs: who answers, where it runs, who counts, how long a body may be.
-
-    A long model has a `thread`, a short one that may be run in batches a `tick`, and any other neither.
-    `example_answer` is what the model answered to its own example at start.
-    """
-
-    endpoint: Endpoint
-    thread: OwnThread | None
-    tick: Tick[bytes, Answer] | None
-    metrics: ModelMetrics
-    max_body_bytes: int
-    example_answer: Answer
+from service.protocols.http_errors import answer_error
+from service.protocols.lane import Lane, Question, Withdraw, too_large
 
 
 class ClientGone(Exception):
@@ -61,33 +40,24 @@ async def respond(lane: Lane, scope: Scope, receive: Receive) -> Answer:
     Raises:
         ClientGone: the connection was closed before there was an answer.
     """
-    content_type, content_encoding, content_length = _read_headers(scope)
-    start = time.perf_counter()
+    content_type, content_encoding, content_length = read_headers(scope["headers"])
+    arrived = time.perf_counter()
     try:
         body = await _read_body(receive, content_length, lane.max_body_bytes)
-        start = time.perf_counter()
-        if lane.tick is not None:
-            answer = await lane.tick.submit(lane.endpoint.read(body, content_type, content_encoding))
-        elif lane.thread is None:
-            answer = lane.endpoint.answer(body, content_type, content_encoding)
-        else:
-            call = lane.thread.submit(lane.endpoint.answer, body, content_type, content_encoding)
-            answer = await _await_unless_gone(call, receive)
     except FoldserveError as err:
         answer = answer_error(err)
-    except Exception as err:
-        if isinstance(err, ClientGone):
-            raise
-        logger.exception("a bug in foldserve: this request could not be answered")
-        answer = answer_status(500, "the server failed on this request; its log says why")
-    lane.metrics.record(answer.status, answer.reason, time.perf_counter() - start)
+    else:
+        arrived = time.perf_counter()
+        answer = await _ask(lane, Question(body, content_type, content_encoding), receive)
+    lane.count(answer, arrived)
     return answer
 
 
-def _read_headers(scope: Scope) -> tuple[bytes, bytes, int]:
+def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bytes, int]:
+    """Give content type, content encoding and content length, of headers with names in lower case."""
     content_type = content_encoding = b""
     content_length = 0
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name == b"content-type":
             content_type = value
         elif name == b"content-length":
@@ -99,7 +69,7 @@ def _read_headers(scope: Scope) -> tuple[bytes, bytes, int]:
 
 async def _read_body(receive: Receive, content_length: int, max_body_bytes: int) -> bytes:
     if content_length > max_body_bytes:
-        raise _too_large(f"{content_length} bytes", max_body_bytes)
+        raise too_large(f"{content_length} bytes", max_body_bytes)
     message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientGone
@@ -107,7 +77,7 @@ async def _read_body(receive: Receive, content_length: int, max_body_bytes: int)
     if message.get("more_body", False):
         body = await _read_rest(receive, body, max_body_bytes)
     if len(body) > max_body_bytes:
-        raise _too_large("more", max_body_bytes)
+        raise too_large("more", max_body_bytes)
     return body
 
 
@@ -116,7 +86,7 @@ async def _read_rest(receive: Receive, first: bytes, max_body_bytes: int) -> byt
     more = True
     while more:
         if len(body) > max_body_bytes:
-            raise _too_large("more", max_body_bytes)
+            raise too_large("more", max_body_bytes)
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
@@ -125,18 +95,28 @@ async def _read_rest(receive: Receive, first: bytes, max_body_bytes: int) -> byt
     return bytes(body)
 
 
-def _too_large(got: str, max_body_bytes: int) -> BodyTooLarge:
-    expected = f"at most {max_body_bytes} bytes"
-    return BodyTooLarge(f"the body is too large: expected {expected}, got {got}", expected=expected, got=got)
+async def _ask(lane: Lane, question: Question, receive: Receive) -> Answer:
+    delivered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    asked = lane.ask(question, lambda answer: _deliver(delivered, answer))
+    if isinstance(asked, Answer):
+        return asked
+    if lane.thread is None:
+        return await delivered
+    return await _unless_gone(delivered, receive, asked)
 
 
-async def _await_unless_gone(call: asyncio.Future[Answer], receive: Receive) -> Answer:
+def _deliver(delivered: asyncio.Future[Answer], answer: Answer) -> None:
+    if not delivered.done():
+        delivered.set_result(answer)
+
+
+async def _unless_gone(delivered: asyncio.Future[Answer], receive: Receive, withdraw: Withdraw) -> Answer:
     """Wait for the answer and for the client's leaving; a call that has not begun when it leaves never will."""
     gone = asyncio.ensure_future(receive())
-    waited: set[asyncio.Future[Any]] = {call, gone}
+    waited: set[asyncio.Future[Any]] = {delivered, gone}
     await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-    if not call.done():
-        call.cancel()
+    if not delivered.done():
+        withdraw()
         raise ClientGone
     gone.cancel()
-    return call.result()
+    return delivered.result()

@@ -24,6 +24,7 @@ from service.errors import (
     Overloaded,
     PredictionFailed,
     RequestError,
+    code_of,
 )
 from service.protocols.answer import Answer
 
@@ -49,11 +50,6 @@ def answer_status(status: int, message: str, headers: tuple[tuple[bytes, bytes],
     """Answer with a status that no error of ours stands for, such as 405."""
     code = re.sub(r"\W+", "_", http.HTTPStatus(status).phrase.lower())
     return Answer(status, _encode(message, code, {}), code, headers)
-
-
-def code_of(kind: type[FoldserveError]) -> str:
-    """Give the error's code: InstanceInvalid is `instance_invalid`."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
 
 
 def _details(error: FoldserveError) -> dict[str, str]:

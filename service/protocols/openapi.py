@@ -14,7 +14,8 @@ from service.bundle import Feature, Signature
 from service.protocols.answer import Answer
 from service.protocols.directory import Directory
 from service.protocols.documents import example_request
-from service.protocols.hot_path import Lane, respond
+from service.protocols.hot_path import respond
+from service.protocols.lane import Lane
 
 ERROR_SCHEMA = {
     "type": "object",

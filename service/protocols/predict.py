@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
 import orjson
 
 from service.errors import FoldserveError, MediaTypeUnsupported
@@ -25,6 +24,7 @@ from service.repository import ServedModel
 
 USUAL_MEDIA_TYPES = frozenset({b"application/json", b""})
 USUAL_ENCODINGS = frozenset({b"", b"identity"})
+NOT_FINITE = b"null"  # so orjson writes NaN and the infinities, and nothing else in an array of floats
 
 
 class Endpoint:
@@ -67,8 +67,9 @@ class Endpoint:
             scores = self._compute(packed)
         except FoldserveError as err:
             return [self._answer_few([one])[0] for one in packed] if len(packed) > 1 else [answer_error(err)]
-        if np.isfinite(scores).all():
-            return self._encode(scores)
+        rows = orjson.dumps(scores, option=orjson.OPT_SERIALIZE_NUMPY)
+        if NOT_FINITE not in rows:
+            return self._encode(scores, rows)
         return [self._encode_or_refuse(scores[place : place + 1]) for place in range(len(packed))]
 
     def _encode_or_refuse(self, scores: Array) -> Answer:
@@ -76,13 +77,12 @@ class Endpoint:
             refuse_not_finite(scores[0])
         except FoldserveError as err:
             return answer_error(err)
-        return self._encode(scores)[0]
+        return self._encode(scores, orjson.dumps(scores, option=orjson.OPT_SERIALIZE_NUMPY))[0]
 
-    def _encode(self, scores: Array) -> list[Answer]:
-        """Write the answers for scores [instances, labels]: as JSON all at once, cut where a row ends."""
-        rows = orjson.dumps(scores, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
+    def _encode(self, scores: Array, rows: bytes) -> list[Answer]:
+        """Write the answers for scores [instances, labels], which as JSON are `rows`: cut where a row ends."""
         heads, tail = self._heads, self._tail
-        pairs = zip(scores.argmax(axis=1).tolist(), rows, strict=True)
+        pairs = zip(scores.argmax(axis=1).tolist(), rows[2:-2].split(b"],["), strict=True)
         return [Answer(200, heads[index] + row + tail) for index, row in pairs]
 
 

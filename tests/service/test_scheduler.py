@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from service.errors import Overloaded
 from service.protocols.http_errors import answer_error
-from service.scheduler import INLINE_LIMIT_SECONDS, OwnThread, choose_thread
+from service.scheduler import INLINE_LIMIT_SECONDS, PATIENCE, OwnThread, Tick, choose_thread
 
 
 def test_a_short_model_stays_on_the_loop_and_a_long_one_gets_a_thread() -> None:
@@ -64,3 +65,64 @@ def test_a_cancelled_call_that_has_not_begun_never_does() -> None:
         return ran.is_set()
 
     assert not asyncio.run(main())
+
+
+class Crowd:
+    """Numbers that are squared in ticks, and how many were squared at once each time."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.tick: Tick[int, int] = Tick(self._run)
+
+    def _run(self, items: Sequence[int]) -> list[int]:
+        self.sizes.append(len(items))
+        return [item * item for item in items]
+
+
+def test_one_by_one_each_is_run_where_it_arrives() -> None:
+    async def main() -> tuple[list[int | None], list[int]]:
+        crowd, results = Crowd(), []
+        for item in range(1, 6):
+            results.append(crowd.tick.add(item, print))
+            await asyncio.sleep(0)
+        return results, crowd.sizes
+
+    assert asyncio.run(main()) == ([1, 4, 9, 16, 25], [1] * 5)
+
+
+def test_what_arrives_in_one_tick_is_run_together_and_delivered_once() -> None:
+    async def main() -> tuple[list[tuple[int, int]], list[int]]:
+        crowd, delivered = Crowd(), []
+
+        def deliver_to(item: int) -> Callable[[int], None]:
+            return lambda result: delivered.append((item, result))
+
+        for _ in range(2):
+            for item in range(1, 6):
+                result = crowd.tick.add(item, deliver_to(item))
+                if result is not None:
+                    deliver_to(item)(result)
+            await asyncio.sleep(0)
+        return delivered, crowd.sizes
+
+    delivered, sizes = asyncio.run(main())
+    assert delivered == [(item, item * item) for item in range(1, 6)] * 2
+    assert sizes == [1, 4, 5]
+
+
+def test_when_the_crowd_has_gone_each_is_run_where_it_arrives_again() -> None:
+    async def main() -> list[bool]:
+        crowd = Crowd()
+        for _ in range(2):
+            crowd.tick.add(1, lambda _: None)
+        await asyncio.sleep(0)
+        at_once = []
+        for _ in range(PATIENCE + 2):
+            at_once.append(crowd.tick.add(1, lambda _: None) is not None)
+            await asyncio.sleep(0)
+        return at_once
+
+    at_once = asyncio.run(main())
+    assert at_once[-1]
+    assert not at_once[0]
+    assert at_once == sorted(at_once)

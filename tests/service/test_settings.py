@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.errors import SettingsInvalid
-from service.settings import metrics_directory, read_settings, shared_metrics_directory
+from service.settings import read_settings
 
 
 def test_without_a_word_it_serves_the_models_directory_to_this_machine_only() -> None:
@@ -32,15 +32,5 @@ def test_settings_can_not_be_changed() -> None:
 
 def test_a_wrong_value_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOLDSERVE_DEVICE", "tpu")
-    with pytest.raises(SettingsInvalid, match="'auto', 'cuda' or 'cpu', got 'tpu'"):
+    with pytest.raises(SettingsInvalid, match="'auto', 'cuda', 'cpu', 'fastest' or 'tensorrt', got 'tpu'"):
         read_settings([])
-
-
-def test_the_metrics_directory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
-    with shared_metrics_directory():
-        directory = metrics_directory()
-        assert directory is not None
-        assert Path(directory).is_dir()
-    assert metrics_directory() is None
-    assert not Path(directory).exists()

@@ -1,0 +1,40 @@
+"""Answers as bytes on the wire, each one write: the very bytes that uvicorn would send for the same answer."""
+
+from __future__ import annotations
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from uvicorn.server import ServerState
+
+from service.protocols.answer import Answer
+
+CLOSE = b"connection: close\r\n"
+
+
+class AnswerWriter:
+    """Writes the answers of one server, whose headers (the date) change once a second."""
+
+    def __init__(self, server_state: ServerState) -> None:
+        self._server_state = server_state
+        self._headers: list[tuple[bytes, bytes]] | None = None
+        self._success = b""
+
+    def write(self, answer: Answer, *, close: bool = False) -> bytes:
+        """Give the bytes of an answer; with `close`, the connection is not to be used again."""
+        status, body, _, headers = answer
+        if self._server_state.default_headers is not self._headers:
+            self._prepare()
+        if status == 200 and not headers and not close:
+            return b"%b%d\r\n\r\n%b" % (self._success, len(body), body)
+        lines = b"".join(_line(*header) for header in (*self._server_state.default_headers, *answer.all_headers()))
+        last = CLOSE if close and (b"connection", b"close") not in headers else b""
+        return STATUS_LINE[status] + lines + last + b"\r\n" + body
+
+    def _prepare(self) -> None:
+        """Write what all successes have in common, up to the length of their body."""
+        self._headers = self._server_state.default_headers
+        lines = b"".join(_line(*header) for header in (*self._headers, *Answer(200, b"").all_headers()))
+        self._success = STATUS_LINE[200] + lines.removesuffix(b"0\r\n")
+
+
+def _line(name: bytes, value: bytes) -> bytes:
+    return name + b": " + value + b"\r\n"

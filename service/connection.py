@@ -1,0 +1,265 @@
+"""One connection: predictions are answered where their bytes arrive, everything else goes the way of uvicorn and ASGI.
+
+For a small network, what ASGI makes for each request (a scope, a task, events, futures) costs several times what the
+prediction does. So this class, which uvicorn makes for each connection (its `http=` setting), looks at each request
+first. A plain POST to a path that predicts is taken (`heads.py` says what is plain), its lane is asked, its answer is
+written in one piece. What is not plain is passed on, untouched, to uvicorn's own protocol below this class, which
+answers it through the very same lane: the bytes are the same either way.
+
+Requests of one connection are answered one after the other, in their order. What arrives behind one that is still in
+the works is held back, and if that is much, no longer read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from service.answers import AnswerWriter
+from service.heads import END, MAX_BYTES, Head, read_head
+from service.protocols.answer import Answer
+from service.protocols.http_errors import answer_status
+from service.protocols.lane import Lane, Question, Withdraw
+
+CHECKS_PER_LIMIT = 4
+
+
+def connections(lanes: Mapping[str, Lane], *, receive_seconds: float) -> Callable[..., Connection]:
+    """What uvicorn makes for each connection; `lanes` are those of the paths that predict, as they are at the time."""
+    return partial(Connection, lanes=lanes, receive_seconds=receive_seconds, writers={})
+
+
+class Taken:
+    """A prediction that was taken: its head, its lane, and of its body what has arrived."""
+
+    __slots__ = ("head", "lane", "parts")
+
+    def __init__(self, head: Head, lane: Lane, part: bytes) -> None:
+        self.head = head
+        self.lane = lane
+        self.parts = bytearray(part)
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's protocol, with a shorter way for predictions."""
+
+    def __init__(  # noqa: PLR0913 - the first four are uvicorn's
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        lanes: Mapping[str, Lane],
+        receive_seconds: float,
+        writers: dict[ServerState, AnswerWriter],
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._lanes = lanes
+        self._receive_seconds = receive_seconds
+        self._writer = writers.setdefault(server_state, AnswerWriter(server_state))
+        self._between = True  # the parser below stands between two messages
+        self._upgraded = False
+        self._held = b""  # what has arrived
+        self._start = 0  # from where on it is not looked at yet
+        self._taken: Taken | None = None  # the prediction whose body is still arriving
+        self._asked: Lane | None = None  # whose answer is in the works
+        self._withdraw: Withdraw | None = None
+        self._arrived = 0.0  # when the prediction that is in the works was here whole
+        self._closing = False  # after the next answer
+        self._since = time.perf_counter()  # the last answer, or the first byte of what is arriving
+        self._watch: asyncio.TimerHandle | None = None
+
+    # --- what arrives ------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin."""
+        super().connection_made(transport)
+        self._watch = self.loop.call_later(self._watch_seconds(), self._check_time)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has arrived, or hold it if a prediction is in the works."""
+        if self._held:
+            data, self._start = self._held[self._start :] + data, 0
+        self._held = data
+        if self._asked is None:
+            self._go_on()
+        elif self._holds_much():
+            self.flow.pause_reading()
+
+    def _go_on(self) -> None:
+        """Look at what is held, one request after the other, until one is in the works or all is looked at."""
+        while self._held and self._asked is None and not self.transport.is_closing():
+            data, start = self._held, self._start
+            self._held, self._start = b"", 0
+            if self._taken is not None:
+                self._complete(self._taken, data)
+            else:
+                self._begin(data, start)
+
+    def _begin(self, data: bytes, start: int) -> None:
+        """Take a prediction that begins at `start`, or pass all that there is on."""
+        if self._between and not self._upgraded and (self.cycle is None or self.cycle.response_complete):
+            body = data.find(END, start, start + MAX_BYTES) + len(END)
+            head = read_head(data[start:body]) if body >= len(END) else None
+            lane = self._lanes.get(head.path) if head is not None else None
+            if head is not None and lane is not None and head.content_length <= lane.max_body_bytes:
+                self._take(head, lane, data, body)
+                return
+        super().data_received(data[start:] if start else data)
+
+    def _take(self, head: Head, lane: Lane, data: bytes, start: int) -> None:
+        """Take a prediction whose body begins at `start`."""
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        stop = start + head.content_length
+        if len(data) < stop:
+            self._since = time.perf_counter()
+            self._taken = Taken(head, lane, data[start:])
+            return
+        self._hold(data, stop)
+        self._ask(head, lane, data[start:stop])
+
+    def _complete(self, taken: Taken, data: bytes) -> None:
+        """Add what has arrived to a prediction that was taken."""
+        missing = taken.head.content_length - len(taken.parts)
+        taken.parts += data[:missing]
+        if len(data) < missing:
+            return
+        self._taken = None
+        self._hold(data, missing)
+        self._ask(taken.head, taken.lane, bytes(taken.parts))
+
+    def _holds_much(self) -> bool:
+        return len(self._held) - self._start > HIGH_WATER_LIMIT
+
+    def _hold(self, data: bytes, start: int) -> None:
+        if len(data) > start:
+            self._held, self._start = data, start
+
+    # --- what is answered --------------------------------------------------------------------------------------------
+
+    def _ask(self, head: Head, lane: Lane, body: bytes) -> None:
+        self._arrived = time.perf_counter()
+        asked = lane.ask(Question(body, head.content_type, head.content_encoding), self._deliver)
+        if isinstance(asked, Answer):
+            self._answer(lane, asked)
+        else:
+            self._asked, self._withdraw = lane, asked
+
+    def _deliver(self, answer: Answer) -> None:
+        """Take the answer that was in the works, and go on with what has arrived meanwhile."""
+        lane, self._asked = self._asked, None
+        if lane is None or self.transport.is_closing():
+            return
+        self._answer(lane, answer)
+        self._go_on()
+        if not self.flow.write_paused and not self._holds_much():
+            self.flow.resume_reading()
+
+    def _answer(self, lane: Lane, answer: Answer) -> None:
+        lane.count(answer, self._arrived)
+        self._since = self._arrived
+        self.server_state.total_requests += 1
+        self.transport.write(self._writer.write(answer, close=self._closing))
+        if self._closing:
+            self.transport.close()
+
+    # --- the ends ----------------------------------------------------------------------------------------------------
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Compute nothing more for a client who has gone."""
+        super().connection_lost(exc)
+        self._held = b""
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._asked is not None and self._withdraw is not None:
+            self._asked = None
+            self._withdraw()
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Keep the connection of a client who only says that no more requests will come, if its answer is at hand.
+
+        A client who has gone says the same. So what waits for a long model is not computed for it.
+        """
+        if self._asked is not None and self._asked.thread is None:
+            self._closing = True
+            return True
+        return None
+
+    def shutdown(self) -> None:
+        """Answer what is under way, then close."""
+        if self._taken is not None or self._asked is not None:
+            self._closing = True
+        else:
+            super().shutdown()
+
+    # --- how long it may take ----------------------------------------------------------------------------------------
+
+    def _check_time(self) -> None:
+        """Close a connection on which nothing was asked for long, or where a request takes too long to arrive."""
+        self._watch = self.loop.call_later(self._watch_seconds(), self._check_time)
+        seconds = time.perf_counter() - self._since
+        if self._is_receiving():
+            if seconds > self._receive_seconds:
+                self._give_up()
+        elif self._is_idle() and seconds > self.timeout_keep_alive:
+            self.transport.close()
+
+    def _watch_seconds(self) -> float:
+        return min(self._receive_seconds, float(self.timeout_keep_alive)) / CHECKS_PER_LIMIT
+
+    def _is_receiving(self) -> bool:
+        return self._taken is not None or not self._between
+
+    def _is_idle(self) -> bool:
+        return self._asked is None and (self.cycle is None or self.cycle.response_complete)
+
+    def _give_up(self) -> None:
+        if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
+            late = answer_status(408, f"the request is not here whole after {self._receive_seconds:g} seconds")
+            self.transport.write(self._writer.write(late, close=True))
+        self.transport.close()
+
+    # --- what uvicorn's parser says ----------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """Note that uvicorn's parser is in a message."""
+        self._between = False
+        self._since = time.perf_counter()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Leave a connection alone that asks for another protocol."""
+        self._upgraded = self._upgraded or self.parser.should_upgrade()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Note that uvicorn's parser is between messages."""
+        self._between = True
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Note when uvicorn has answered."""
+        self._since = time.perf_counter()
+        super().on_response_complete()
+
+    # --- how much may wait -------------------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        """Take no more requests from a client who does not read the answers."""
+        super().pause_writing()
+        self.flow.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        super().resume_writing()
+        self.flow.resume_reading()

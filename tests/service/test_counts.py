@@ -1,0 +1,80 @@
+"""What is counted in one process or in several, and is read from any of them."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.counts import Counted, Counts
+from service.metrics import LATENCY_BUCKETS_SECONDS, Metrics
+
+spawn = multiprocessing.get_context("spawn")
+
+
+def count_up(directory: Path, times: int) -> None:
+    cells = Counts(3, directory).open(("m", "1"))
+    for _ in range(times):
+        cells[1] += 1
+
+
+def test_processes_add_up_and_what_the_dead_have_counted_stays(tmp_path: Path) -> None:
+    for times in (3, 4):
+        process = spawn.Process(target=count_up, args=(tmp_path, times))
+        process.start()
+        process.join()
+    counts = Counts(3, tmp_path)
+    counts.open(("m", "1"))[1] += 10
+    counts.open(("other", ""))[2] += 0.5
+    assert sorted(counts.sums(), key=lambda counted: counted.labels) == [
+        Counted(("m", "1"), (0.0, 17.0, 0.0)),
+        Counted(("other", ""), (0.0, 0.0, 0.5)),
+    ]
+
+
+def test_one_process_alone_needs_no_files() -> None:
+    counts = Counts(2)
+    counts.open(("m", "1"))[0] += 1
+    counts.open(("m", "1"))[0] += 1
+    assert counts.sums() == [Counted(("m", "1"), (2.0, 0.0))]
+
+
+def read(metrics: Metrics) -> dict[tuple[str, str], float]:
+    """Read the numbers as Prometheus does, by name and the one label that is not the model's."""
+    return {
+        (sample.name, next((value for key, value in sample.labels.items() if key not in {"model", "version"}), "")): (
+            sample.value
+        )
+        for family in text_string_to_metric_families(metrics.render().decode())
+        for sample in family.samples
+    }
+
+
+@given(seconds=st.lists(st.floats(1e-7, 100), max_size=30))
+def test_the_latencies_are_a_histogram(seconds: list[float]) -> None:
+    metrics = Metrics()
+    model = metrics.for_model("m", "1")
+    for one in seconds:
+        model.record(200, "", one)
+    found = read(metrics)
+    for bound in LATENCY_BUCKETS_SECONDS:
+        assert found["foldserve_request_seconds_bucket", str(bound)] == sum(one <= bound for one in seconds)
+    assert found["foldserve_request_seconds_count", ""] == len(seconds)
+    np.testing.assert_allclose(found["foldserve_request_seconds_sum", ""], sum(seconds), rtol=1e-12)
+    assert found["foldserve_requests_total", "200"] == len(seconds)
+
+
+@pytest.mark.parametrize(("status", "reason"), [(422, "instance_invalid"), (500, "prediction_failed"), (599, "new")])
+def test_failures_are_counted_by_status_and_reason(status: int, reason: str) -> None:
+    metrics = Metrics()
+    metrics.for_model("m", None).record(status, reason, 0.1)
+    found = read(metrics)
+    known = status != 599
+    assert found["foldserve_requests_total", str(status) if known else "other"] == 1
+    assert found["foldserve_failures_total", reason if known else "other"] == 1
+    assert found["foldserve_requests_total", "200"] == 0
