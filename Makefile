@@ -15,7 +15,7 @@ INSTALLED = $(VENV)/.installed-$(RUNTIME)
 NETWORKS = $(VENV)/.installed-networks
 PEERS = $(VENV)/.installed-peers
 
-.PHONY: demo serve test lint format test-slow test-service bench bench-exact bench-fold bench-bank image install clean
+.PHONY: demo serve test lint format test-slow test-service bench bench-peers bench-exact bench-fold bench-bank bench-gpu bench-precision image install clean
 
 demo: $(INSTALLED)  ## train, freeze, export, fold, verify, serve and predict, on scikit-learn's digits
 	@$(BIN)/python -m model_export demo
@@ -55,8 +55,17 @@ bench-bank: $(PEERS)  ## foldserve beside onnxslim, onnxsim, onnxoptimizer, onnx
 bench-train: $(INSTALLED)  ## training beside a loop by hand, on Fashion-MNIST (needs Debian's dataset-fashion-mnist)
 	$(BIN)/python -m benchmarks.training
 
+bench-gpu: $(INSTALLED)  ## ways over a GPU: ONNX Runtime, TensorRT, PyTorch, with BatchNorm and folded; the whole service
+	$(BIN)/python -m benchmarks.gpu
+
+bench-precision: $(INSTALLED)  ## what fp16 and int8 cost and save: accuracy, size, time of a run (needs Debian's dataset-fashion-mnist)
+	$(BIN)/python -m benchmarks.precision
+
 bench: $(INSTALLED)  ## requests a second and latency, beside a no-op server and the tutorial's FastAPI (needs wrk)
 	$(BIN)/python -m benchmarks.serving
+
+bench-peers: $(INSTALLED)  ## the same beside LitServe, BentoML, MLServer and mosec, each in .venv-peers/ (needs wrk)
+	$(BIN)/python -m benchmarks.serving --peers --seconds 4
 
 image:  ## the slim CPU image; `make image TARGET=gpu` for the other
 	docker build --target $(or $(TARGET),cpu) --tag foldserve:$(or $(TARGET),cpu) .
@@ -78,4 +87,4 @@ $(NETWORKS) $(PEERS): $(VENV)/.installed-%: $(INSTALLED)  # beside the rest: wha
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-service .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf .venv .venv-service .venv-peers .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 
+from service.batching import BITWISE, OFF
 from service.protocols.directory import Directory
 from service.protocols.documents import example_request, foldserve_version
-from service.protocols.hot_path import Lane
+from service.protocols.lane import Lane
 from service.protocols.predict import encode_request
 
 LONGEST_PASTED_BODY = 240
@@ -15,7 +16,9 @@ LONGEST_PASTED_BODY = 240
 def announce(directory: Directory, url: str) -> list[str]:
     """Say what is served at `url`."""
     lanes = directory.lanes.values()
-    models = [line for lane in lanes for line in (_describe_model(lane), _describe_device(lane))]
+    models = [
+        line for lane in lanes for line in (_describe_model(lane), *_describe_precision(lane), *_describe_device(lane))
+    ]
     return [
         f"foldserve {foldserve_version()}",
         *models,
@@ -41,11 +44,29 @@ def _describe_model(lane: Lane) -> str:
     )
 
 
-def _describe_device(lane: Lane) -> str:
-    placement = lane.endpoint.model.predictor.placement
-    microseconds = lane.endpoint.model.self_check.median_seconds * 1e6
+def _describe_precision(lane: Lane) -> list[str]:
+    """Say that a model does not compute in float32, and what that costs."""
+    manifest = lane.endpoint.model.manifest
+    if manifest is None or manifest.precision is None:
+        return []
+    report = manifest.precision
+    accuracies = f"accuracy {report.accuracy:.4f} on {report.num_instances} held-out instances"
+    return [f"  computes in {report.name}: {accuracies}, {report.fp32_accuracy:.4f} in fp32"]
+
+
+def _describe_device(lane: Lane) -> list[str]:
+    model = lane.endpoint.model
+    placement, certificate = model.predictor.placement, model.batching.certificate.overall
+    microseconds = model.self_check.median_seconds * 1e6
     place = "on the event loop" if lane.thread is None else "in a thread of its own"
-    return f"  {placement.provider} (asked for: {placement.requested}), {microseconds:.0f} µs a run, {place}"
+    lines = [f"  {placement.provider} (asked for: {placement.requested}), {microseconds:.0f} µs a run, {place}"]
+    if placement.graphs:
+        lines.append(f"  CUDA graphs: {placement.graphs}")
+    if certificate not in {BITWISE, OFF}:
+        lines.append(
+            f"  batches are not bitwise (--no-bitwise): answers differ by up to {certificate} from those alone"
+        )
+    return [*lines, *(f"  {pace}" for pace in placement.paces)]
 
 
 def _curl(directory: Directory, url: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -16,30 +17,33 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import FoldserveError
-from service.metrics import Metrics
+from service.metrics import Metrics, Running
+from service.protocols.answer import Answer
 from service.protocols.directory import Directory
 from service.protocols.documents import add_documents, example_request, foldserve_version
-from service.protocols.hot_path import Lane, serve
+from service.protocols.hot_path import serve
 from service.protocols.http_errors import answer_error, answer_status
+from service.protocols.lane import Lane, gather
 from service.protocols.openapi import add_predict_routes, to_response
 from service.protocols.predict import Endpoint, encode_request
-from service.repository import Repository, ServedModel, open_repository
-from service.scheduler import Tick, choose_thread
-from service.settings import Settings, metrics_directory
+from service.repository import Opening, Repository, ServedModel, open_repository
+from service.scheduler import OwnThread, measure_inline_limit
+from service.settings import Settings
 
 
 class App:
     """The ASGI application, and what it knows: `directory` once it has started, `failure` if it could not.
 
-    `rest` answers all that is no prediction: FastAPI, in whatever a server wraps it.
+    `predict_paths` are those where predictions are asked for, once it has started. `rest` answers all that is no
+    prediction: FastAPI, in whatever a server wraps it. Several processes of one server share the directory `counts`.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, counts: Path | None = None) -> None:
         self.settings = settings
         self.directory = Directory()
         self.failure: FoldserveError | None = None
-        self._metrics = Metrics(metrics_directory())
-        self._predict_paths: dict[str, Lane] = {}
+        self._metrics = Metrics(counts)
+        self.predict_paths: dict[str, Lane] = {}
         self.fastapi = self._create_fastapi()
         self.rest: ASGIApp = self.fastapi
 
@@ -47,7 +51,7 @@ class App:
         """Answer one request, or run the lifespan."""
         lane = None
         if scope["type"] == "http" and scope["method"] == "POST":
-            lane = self._predict_paths.get(scope["path"])
+            lane = self.predict_paths.get(scope["path"])
         if lane is None:
             await self.rest(scope, receive, send)
         else:
@@ -63,7 +67,7 @@ class App:
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         try:
-            self._load()
+            await self._load()
         except FoldserveError as err:
             self.failure = err
             raise
@@ -74,29 +78,36 @@ class App:
             self.directory.ready = False
         self._unload()
 
-    def _load(self) -> None:
+    async def _load(self) -> None:
         settings = self.settings
-        repository = open_repository(settings.models, device=settings.device, default_model=settings.default_model)
-        self._fill_directory(repository)
-        self._predict_paths.update(self.directory.paths())
+        opening = Opening(
+            device=settings.device,
+            gpu=settings.gpu_options(),
+            bitwise=settings.bitwise,
+            inline_seconds=await measure_inline_limit(),
+        )
+        repository = open_repository(settings.models, opening, default_model=settings.default_model)
+        await self._fill_directory(repository)
+        self.predict_paths.update(self.directory.paths())
 
-    def _fill_directory(self, repository: Repository) -> None:
+    async def _fill_directory(self, repository: Repository) -> None:
         for name, model in repository.models.items():
-            self.directory.lanes[name] = self._create_lane(model)
+            self.directory.lanes[name] = await self._create_lane(model)
         if repository.default is not None:
             self.directory.default = self.directory.lanes[repository.default.name]
 
-    def _create_lane(self, model: ServedModel) -> Lane:
-        placement = model.predictor.placement
-        self._metrics.announce(model.name, model.version, device=placement.requested, provider=placement.provider)
+    async def _create_lane(self, model: ServedModel) -> Lane:
+        self._metrics.announce(model.name, model.version, _describe_running(model))
         endpoint = Endpoint(model)
+        seconds = model.self_check.median_seconds
+        thread = None if model.is_short else OwnThread(name=model.name, median_seconds=seconds)
         return Lane(
             endpoint=endpoint,
-            thread=choose_thread(model.name, model.self_check.median_seconds),
-            tick=Tick(endpoint.answer_all) if model.batches.largest > 1 else None,
+            thread=thread,
+            tick=gather(endpoint) if model.batches.largest > 1 else None,
             metrics=self._metrics.for_model(model.name, model.version),
             max_body_bytes=self.settings.max_body_bytes,
-            example_answer=endpoint.answer(encode_request(example_request(model))),
+            example_answer=await _first_answer(endpoint, thread),
         )
 
     def _unload(self) -> None:
@@ -105,9 +116,28 @@ class App:
                 lane.thread.close()
 
 
-def create_app(settings: Settings) -> App:
-    """Create the server. Nothing is opened before its lifespan starts."""
-    return App(settings)
+async def _first_answer(endpoint: Endpoint, thread: OwnThread | None) -> Answer:
+    """Prepare a model where it will run, and give the answer to its own example."""
+    body = encode_request(example_request(endpoint.model))
+
+    def prepare_and_answer() -> Answer:
+        endpoint.model.batches.prepare()
+        return endpoint.answer(body)
+
+    return prepare_and_answer() if thread is None else await thread.submit(prepare_and_answer)
+
+
+def _describe_running(model: ServedModel) -> Running:
+    placement = model.predictor.placement
+    return Running(placement.requested, placement.provider, model.batches.num_bytes_since_prepared)
+
+
+def create_app(settings: Settings, counts: Path | None = None) -> App:
+    """Create the server. Nothing is opened before its lifespan starts.
+
+    `counts` is the directory where several processes of one server put their metrics together.
+    """
+    return App(settings, counts)
 
 
 @contextmanager

@@ -1,52 +1,99 @@
-"""Which batches a model may be run in: those whose every row is, bit for bit, the answer of the instance alone.
+"""Which batches a model may be run in: by default those whose every row is, bit for bit, the answer alone.
 
-Whether that holds is the runtime's affair, of its kernels for this model on this machine: one size may take another
-kernel than the next, which adds up in another order. So it is compared at start, on many instances, at every place
-of every size and in changing company. One bit that differs, in any output, and the model is run unbatched; the same
-where a batch would not be faster.
+Whether that holds is the runtime's affair, of its kernels for this model on this device: one size may take another
+kernel than the next, which adds up in another order. So each size is compared at start with runs of one, on many
+instances, at every place and in changing company, also half filled; what is found is its certificate. By default one
+bit that differs, in any output, and the size is not used; `--no-bitwise` allows a few units in the last place. Nor is a
+size used that is not faster than its instances one by one.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from service.buffers import Array
 from service.bundle import TensorSpec
+from service.device import CPU_PROVIDER
 from service.errors import PredictionFailed
-from service.session import Array, Batch, Session
+from service.session import Batch, Session
+from service.ulps import largest_distance, same_bits
 
 SIZES = (2, 3, 4, 6, 8, 12, 16)
+SIZES_ON_A_GPU = (2, 4, 8, 16, 32)  # each is a graph and its memory
+# A sum in another order moves a score by a few units; a softmax takes a unit of a logit of 16 for 16 of its own. Fewer
+# bits in the products (TF32, float16) move it by thousands.
+MAX_ULPS = 64
 MAX_COMPARED = 2048  # instances
 MIN_COMPARED = 64
 SECONDS_TO_COMPARE = 0.1
 SEED = 0
+
+BITWISE = "bitwise"
+OFF = "off"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeCertificate:
+    """What was found about batches of one size, and if it is used; `reason` says why it is not.
+
+    `certificate` is "bitwise" (every row that was compared had the bits of the instance alone), "N ulp" (N is the
+    largest difference, in units in the last place of the output's dtype), or "off" (the size does not run, differs by
+    more than can be counted or is ever allowed, or is not faster).
+    """
+
+    size: int
+    certificate: str
+    used: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What was found about all sizes.
+
+    `overall` is the worst of those that are used: "bitwise", "N ulp", or "off" if the model is run for one at a time.
+    """
+
+    overall: str = OFF
+    sizes: tuple[SizeCertificate, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batching:
     """In batches of which sizes a model is run. `reason` says why there is only the size 1, if that is so.
 
-    `bitwise`: were all rows that were compared the same bits as alone? `num_compared` counts them, all sizes together.
+    `bitwise`: is every answer, in every size that is used, bit for bit that of the instance alone? `num_compared`
+    counts the rows that were compared, all sizes together.
     """
 
     sizes: tuple[int, ...] = (1,)
-    bitwise: bool = False
+    bitwise: bool = True
     num_compared: int = 0
     reason: str = ""
+    certificate: Certificate = Certificate()
 
 
-def plan_batching(session: Session, examples: Sequence[Array], median_seconds: float) -> Batching:
-    """Try the sizes on instances like the examples, and on random ones; `median_seconds` is what one run takes."""
+def plan_batching(
+    session: Session, examples: Sequence[Array], median_seconds: float, *, bitwise: bool = True
+) -> Batching:
+    """Try the sizes on instances like the examples, and on random ones; `median_seconds` is what one run takes.
+
+    Without `bitwise`, sizes whose rows differ by at most `MAX_ULPS` are used too.
+    """
     if not session.has_free_batch:
         return Batching(reason="the model's batch axis is fixed")
     instances = plausible_instances(session.signature.input, examples, _affordable(median_seconds))
     try:
-        return _compare_sizes(session, instances)
+        compared = _compare_sizes(session, instances)
     except PredictionFailed as err:
-        return Batching(reason=f"the model runs for one instance only: {err}")
+        return Batching(reason=f"the model does not run: {err}")
+    certificates = tuple(_certify(one, bitwise=bitwise) for one in compared)
+    return _summarise(certificates, num_compared=sum(one.num_rows for one in compared))
 
 
 def plausible_instances(spec: TensorSpec, examples: Sequence[Array], count: int) -> Array:
@@ -73,19 +120,41 @@ def _affordable(median_seconds: float) -> int:
     return int(min(MAX_COMPARED, max(MIN_COMPARED, SECONDS_TO_COMPARE / (3 * median_seconds))))
 
 
-def _compare_sizes(session: Session, instances: Array) -> Batching:
-    sizes, num_compared = [1], 0
+# --- the comparison --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Compared:
+    """One size beside runs of one. `ulps` is None if all bits are the same; `failure` says why it does not run."""
+
+    size: int
+    ulps: float | None = None
+    pays: bool = False
+    num_rows: int = 0
+    failure: str = ""
+
+
+def _compare_sizes(session: Session, instances: Array) -> list[_Compared]:
+    sizes = SIZES if session.placement.provider == CPU_PROVIDER else SIZES_ON_A_GPU
     alone, seconds_alone = _run_in(session.bind((1,))[1], instances)
-    for size, batch in session.bind((1, *SIZES)).items():
-        order = np.random.default_rng(size).permutation(len(instances))
+    batches = session.bind(sizes)
+    return [_compare_size(batches[size], instances, alone, seconds_alone) for size in sizes]
+
+
+def _compare_size(batch: Batch, instances: Array, alone: list[Array], seconds_alone: float) -> _Compared:
+    size = len(batch.input)
+    order = np.random.default_rng(size).permutation(len(instances))
+    try:
         together, seconds = _run_in(batch, instances[order])
-        num_compared += len(instances)
-        if not _same_bits(together, [rows[order] for rows in alone]):
-            return Batching(num_compared=num_compared, reason=f"rows of a batch of {size} are not bitwise those alone")
-        if size > 1 and _pays(seconds, seconds_alone):
-            sizes.append(size)
-    reason = "" if len(sizes) > 1 else "a batch takes as long as its instances one by one"
-    return Batching(sizes=tuple(sizes), bitwise=True, num_compared=num_compared, reason=reason)
+        pairs = [(together, [rows[order] for rows in alone]), *_run_half_filled(batch, instances, alone)]
+    except PredictionFailed as err:
+        return _Compared(size=size, failure=str(err))
+    return _Compared(
+        size=size,
+        ulps=_largest_difference(pairs),
+        pays=_pays(seconds, seconds_alone),
+        num_rows=sum(len(expected[0]) for _, expected in pairs),
+    )
 
 
 def _pays(seconds: float, seconds_alone: float) -> bool:
@@ -111,7 +180,56 @@ def _run_in(batch: Batch, instances: Array) -> tuple[list[Array], float]:
     return outputs, min(seconds) / size
 
 
-def _same_bits(some: Sequence[Array], others: Sequence[Array]) -> bool:
-    """Compare all rows bit by bit, but those that overflow: they are refused, and NaN has many bit patterns."""
-    finite = np.logical_and.reduce([np.isfinite(rows).reshape(len(rows), -1).all(axis=1) for rows in others])
-    return all(a[finite].tobytes() == b[finite].tobytes() for a, b in zip(some, others, strict=True))
+def _run_half_filled(batch: Batch, instances: Array, alone: list[Array]) -> Iterator[tuple[list[Array], list[Array]]]:
+    """Run half a batch above each thing that may be left over below it: old instances, zeros, what overflows."""
+    number, dtype = len(batch.input) // 2, batch.input.dtype
+    overflows = (np.finfo(dtype).max,) if np.issubdtype(dtype, np.floating) else ()
+    for start, left_over in enumerate((None, 0, *overflows)):
+        if left_over is not None:
+            batch.input[number:] = left_over
+        batch.input[:number] = instances[start : start + number]
+        batch.run()
+        together = [output[:number].copy() for output in batch.outputs]
+        yield together, [rows[start : start + number] for rows in alone]
+
+
+def _largest_difference(pairs: Sequence[tuple[list[Array], list[Array]]]) -> float | None:
+    """Give the largest distance in units in the last place, or None where all bits are the same."""
+    if all(same_bits(a, b) for some, others in pairs for a, b in zip(some, others, strict=True)):
+        return None
+    return max(largest_distance(some, others) for some, others in pairs)
+
+
+# --- the decision ----------------------------------------------------------------------------------------------------
+
+
+def _certify(compared: _Compared, *, bitwise: bool) -> SizeCertificate:
+    size, ulps = compared.size, compared.ulps
+    if compared.failure:
+        return SizeCertificate(size=size, certificate=OFF, reason=f"it does not run: {compared.failure}")
+    if ulps is not None and ulps > MAX_ULPS:
+        apart = f"{ulps} ulp away from" if math.isfinite(ulps) else "not at all"
+        return SizeCertificate(size=size, certificate=OFF, reason=f"rows are {apart} the answers alone")
+    certificate = BITWISE if ulps is None else f"{ulps} ulp"
+    if ulps is not None and bitwise:
+        return SizeCertificate(size=size, certificate=certificate, reason="rows are not bitwise the answers alone")
+    if not compared.pays:
+        return SizeCertificate(size=size, certificate=OFF, reason="it takes as long as its instances one by one")
+    return SizeCertificate(size=size, certificate=certificate, used=True)
+
+
+def _summarise(certificates: tuple[SizeCertificate, ...], *, num_compared: int) -> Batching:
+    used = [one for one in certificates if one.used]
+    overall = max((one.certificate for one in used), key=_num_ulps, default=OFF)
+    return Batching(
+        sizes=(1, *(one.size for one in used)),
+        bitwise=overall in {BITWISE, OFF},
+        num_compared=num_compared,
+        reason="" if used else f"a batch of {certificates[0].size}: {certificates[0].reason}",
+        certificate=Certificate(overall=overall, sizes=certificates),
+    )
+
+
+def _num_ulps(certificate: str) -> int:
+    """Rank the certificates of sizes that are used: a bitwise one comes before 0 ulp, where a zero's sign differs."""
+    return -1 if certificate == BITWISE else int(certificate.split(maxsplit=1)[0])

@@ -39,6 +39,8 @@ MANIFEST_FILE = "manifest.json"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 VERSION_PATTERN = re.compile(r"[1-9][0-9]{0,17}")
 
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
@@ -183,6 +185,33 @@ class ParityReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrecisionReport:
+    """A model in a lower precision beside the float32 model that it was made of, both served, over the held-out split.
+
+    `label_agreement` is the share of instances for which both name the same label, `max_score_difference` the largest
+    difference of a score between them. `float32_layers` were not lowered; `standardised` is the layer whose input int8
+    scales in float32, or empty. int8's ranges were taken over `num_calibration_instances` of the training set. Where
+    the device that verified does not round every value, `rounded_accuracy` and `rounded_score_difference` are what came
+    of rounding them all.
+    """
+
+    name: Precision
+    num_instances: int
+    accuracy: float
+    fp32_accuracy: float
+    max_accuracy_drop: float
+    label_agreement: float
+    max_score_difference: float
+    model_bytes: int
+    fp32_model_bytes: int
+    float32_layers: tuple[str, ...] = ()
+    standardised: str = ""
+    num_calibration_instances: int | None = None
+    rounded_accuracy: float | None = None
+    rounded_score_difference: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingReport:
     """Where the weights came from and how good they are on the held-out split."""
 
@@ -197,7 +226,10 @@ class TrainingReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The description of a bundle. `files` maps each other file's name to its SHA-256, in hexadecimal."""
+    """The description of a bundle. `files` maps each other file's name to its SHA-256, in hexadecimal.
+
+    Without a `precision` the model computes in float32, as those of old bundles do.
+    """
 
     name: str
     version: str
@@ -209,6 +241,7 @@ class Manifest:
     producer: dict[str, str]
     created: str
     files: dict[str, str] = field(default_factory=dict)
+    precision: PrecisionReport | None = None
     format_version: int = FORMAT_VERSION
 
 

@@ -7,7 +7,8 @@ lock and several function calls each, comes in when somebody reads them. With se
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.counts import Cells, Counted, Counts
+from service.counts import Cells, Counted, Counts, Labels
 from service.errors import FAILURE_CODES
 
 LATENCY_BUCKETS_SECONDS = (
@@ -35,12 +36,21 @@ NUM_CELLS = SUM + 1 + len(STATUSES) + len(REASONS)
 OK = STATUS_CELLS["200"]
 
 
+@dataclass(frozen=True)
+class Running:
+    """On what a model runs: the device that was asked for, the provider that computes, how its GPU's memory fills."""
+
+    device: str
+    provider: str
+    num_bytes_since_ready: Callable[[], int | None]
+
+
 class Metrics(Collector):
     """All counters; `render` gives those of all processes where `directory` is shared by several."""
 
     def __init__(self, directory: Path | None = None) -> None:
         self._counts = Counts(NUM_CELLS, directory)
-        self._devices: list[tuple[str, ...]] = []
+        self._running: dict[Labels, Running] = {}
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -48,9 +58,9 @@ class Metrics(Collector):
         """Look up the counters of one model."""
         return ModelMetrics(self._counts.open((name, version or "")))
 
-    def announce(self, name: str, version: str | None, *, device: str, provider: str) -> None:
+    def announce(self, name: str, version: str | None, running: Running) -> None:
         """Say that a model is served, and on what."""
-        self._devices.append((name, version or "", device, provider))
+        self._running[name, version or ""] = running
 
     def render(self) -> bytes:
         """Write all numbers in Prometheus' text format."""
@@ -66,14 +76,8 @@ class Metrics(Collector):
         yield _count("foldserve_requests", "Prediction requests answered", "status", STATUS_CELLS, counted)
         yield _count("foldserve_failures", "Prediction requests refused or failed", "reason", REASON_CELLS, counted)
         yield _distribution(counted)
-        yield self._model_info()
-
-    def _model_info(self) -> Metric:
-        text = "Always 1: the device that was asked for, and the ONNX Runtime provider that computes"
-        family = GaugeMetricFamily("foldserve_model_info", text, labels=(*MODEL_LABELS, "device", "provider"))
-        for labels in self._devices:
-            family.add_metric(labels, 1)
-        return family
+        yield _describe_devices(self._running)
+        yield _count_allocated(self._running)
 
 
 class ModelMetrics:
@@ -92,6 +96,25 @@ class ModelMetrics:
         else:
             cells[STATUS_CELLS.get(str(status), STATUS_CELLS[OTHER])] += 1
             cells[REASON_CELLS.get(reason, REASON_CELLS[OTHER])] += 1
+
+
+def _describe_devices(models: dict[Labels, Running]) -> Metric:
+    text = "Always 1: the device that was asked for, and the ONNX Runtime provider that computes"
+    family = GaugeMetricFamily("foldserve_model_info", text, labels=(*MODEL_LABELS, "device", "provider"))
+    for labels, running in models.items():
+        family.add_metric((*labels, running.device, running.provider), 1)
+    return family
+
+
+def _count_allocated(models: dict[Labels, Running]) -> Metric:
+    """Of this process, and only where there is a GPU."""
+    text = "Bytes by which the GPU's memory has filled since the model was made ready: 0 if all is well"
+    family = GaugeMetricFamily("foldserve_gpu_bytes_since_ready", text, labels=MODEL_LABELS)
+    for labels, running in models.items():
+        num_bytes = running.num_bytes_since_ready()
+        if num_bytes is not None:
+            family.add_metric(labels, num_bytes)
+    return family
 
 
 def _count(name: str, text: str, label: str, cells: dict[str, int], counted: list[Counted]) -> Metric:

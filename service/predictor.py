@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from service.batches import Batches
 from service.batching import Batching, plan_batching
 from service.bundle import Example, Signature
-from service.device import Device
+from service.device import AS_USUAL, GpuOptions, ServingDevice
 from service.errors import InstanceInvalid, RequestError, SelfCheckFailed
+from service.fastest import open_fastest
 from service.instance import InstanceReader
-from service.session import Placement, Session, open_session
+from service.placement import Placement
+from service.session import Session, open_session
 
 NUM_WARM_UP_RUNS = 10
 NUM_TIMED_RUNS = 50
@@ -99,10 +101,10 @@ class Predictor:
         pairs = zip(self.signature.outputs, self._session.outputs, strict=True)
         return {spec.name: output[0].copy() for spec, output in pairs}
 
-    def plan_batching(self, examples: Sequence[Example], check: SelfCheck) -> Batching:
+    def plan_batching(self, examples: Sequence[Example], check: SelfCheck, *, bitwise: bool = True) -> Batching:
         """Find out in batches of which sizes the model may be run; after its self check."""
         instances = [self._read(example) for example in examples]
-        return plan_batching(self._session, instances, check.median_seconds)
+        return plan_batching(self._session, instances, check.median_seconds, bitwise=bitwise)
 
     def open_batches(self, batching: Batching) -> Batches:
         """Bind buffers for the sizes that are allowed."""
@@ -150,15 +152,22 @@ class Predictor:
         return statistics.median(_time(self._session) for _ in range(NUM_TIMED_RUNS))
 
 
-def open_predictor(model_path: Path, signature: Signature | None = None, device: Device = "auto") -> Predictor:
+def open_predictor(
+    model_path: Path,
+    signature: Signature | None = None,
+    device: ServingDevice = "auto",
+    gpu: GpuOptions = AS_USUAL,
+) -> Predictor:
     """Open a model for prediction; without a signature, the one that its own inputs and outputs spell.
 
     Raises:
         ModelUnloadable: ONNX Runtime refuses the file, or its inputs and outputs are not of a form that can be served.
         SignatureMismatch: the model's inputs and outputs are not the signature's.
-        DeviceUnavailable: `device` is "cuda", and no GPU can be used.
+        DeviceUnavailable: `device` is "cuda" or "tensorrt", and can not be used.
     """
-    return Predictor(open_session(model_path, signature=signature, device=device))
+    if device == "fastest":
+        return Predictor(open_fastest(model_path, signature=signature, gpu=gpu))
+    return Predictor(open_session(model_path, signature=signature, device=device, gpu=gpu))
 
 
 def refuse_not_finite(scores: Array) -> None:

@@ -9,27 +9,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from service.batches import Batches
 from service.batching import Batching
 from service.bundle import MANIFEST_FILE, Bundle, Example, Manifest, read_bundle
-from service.device import Device
+from service.device import AS_USUAL, GpuOptions, ServingDevice
 from service.errors import BundleNotFound, FoldserveError, ManifestInvalid
 from service.predictor import Predictor, SelfCheck, open_predictor
-from service.scheduler import is_short
+from service.scheduler import USUAL_INLINE_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServedModel:
-    """One model that passed its checks. A bare model has no manifest, no version and no examples."""
+    """One model that passed its checks. A bare model has no manifest, no version and no examples.
+
+    A run of a model that `is_short` holds up the event loop for less than a thread would cost.
+    """
 
     name: str
     version: str | None
     path: Path
     predictor: Predictor
     self_check: SelfCheck
+    is_short: bool
     batching: Batching
     batches: Batches
     manifest: Manifest | None = None
@@ -44,7 +48,20 @@ class Repository:
     default: ServedModel | None
 
 
-def open_repository(models_path: Path, *, device: Device = "auto", default_model: str | None = None) -> Repository:
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """How every model is opened: on which device, how a GPU is used, and if batches must be bitwise the same.
+
+    What runs for less than `inline_seconds` is short: it is run on the event loop, and in batches if it may be.
+    """
+
+    device: ServingDevice = "auto"
+    gpu: GpuOptions = AS_USUAL
+    bitwise: bool = True
+    inline_seconds: float = USUAL_INLINE_SECONDS
+
+
+def open_repository(models_path: Path, opening: Opening, *, default_model: str | None = None) -> Repository:
     """Find, read, open and check what lies at `models_path`.
 
     The only model is the default; of several, the one that is named.
@@ -52,9 +69,9 @@ def open_repository(models_path: Path, *, device: Device = "auto", default_model
     Raises:
         BundleNotFound: there is nothing to serve, or not the default model.
         BundleError: something there can not be served; the message names it.
-        DeviceUnavailable: `device` is "cuda", and no GPU can be used.
+        DeviceUnavailable: the device is "cuda" or "tensorrt", and can not be used.
     """
-    served = [_open(path, device) for path in find_models(models_path)]
+    served = [_open(path, opening) for path in find_models(models_path)]
     for model in served:
         if model.path != models_path:
             _check_place(model)
@@ -88,9 +105,9 @@ def _newest_versions(root: Path) -> list[Path]:
     return [newest[name] for name in sorted(newest)]
 
 
-def _open(path: Path, device: Device) -> ServedModel:
+def _open(path: Path, opening: Opening) -> ServedModel:
     try:
-        return _open_bare_model(path, device) if path.is_file() else _open_bundle(read_bundle(path), device)
+        return _open_bare_model(path, opening) if path.is_file() else _open_bundle(read_bundle(path), opening)
     except FoldserveError as err:
         _name_the_place(err, path)
         raise
@@ -103,18 +120,20 @@ def _name_the_place(err: FoldserveError, path: Path) -> None:
         err.args = (f"{path}: {message}", *err.args[1:])
 
 
-def _open_bundle(bundle: Bundle, device: Device) -> ServedModel:
+def _open_bundle(bundle: Bundle, opening: Opening) -> ServedModel:
     manifest = bundle.manifest
-    predictor = open_predictor(bundle.model_path, manifest.signature, device)
+    gpu = replace(opening.gpu, precision=manifest.precision.name if manifest.precision else "fp32")
+    predictor = open_predictor(bundle.model_path, manifest.signature, opening.device, gpu)
     tolerances = {parity.output: parity.tolerance for parity in manifest.parity.outputs}
     self_check = predictor.self_check(bundle.examples, tolerances)
-    batching = choose_batching(predictor, bundle.examples, self_check)
+    batching = choose_batching(predictor, bundle.examples, self_check, opening)
     return ServedModel(
         name=manifest.name,
         version=manifest.version,
         path=bundle.directory,
         predictor=predictor,
         self_check=self_check,
+        is_short=self_check.median_seconds < opening.inline_seconds,
         batching=batching,
         batches=predictor.open_batches(batching),
         manifest=manifest,
@@ -132,26 +151,29 @@ def _check_place(model: ServedModel) -> None:
         )
 
 
-def _open_bare_model(path: Path, device: Device) -> ServedModel:
-    predictor = open_predictor(path, None, device)
+def _open_bare_model(path: Path, opening: Opening) -> ServedModel:
+    predictor = open_predictor(path, None, opening.device, opening.gpu)
     self_check = predictor.self_check((), {})
-    batching = choose_batching(predictor, (), self_check)
+    batching = choose_batching(predictor, (), self_check, opening)
     return ServedModel(
         name=re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-_") or "model",
         version=None,
         path=path,
         predictor=predictor,
         self_check=self_check,
+        is_short=self_check.median_seconds < opening.inline_seconds,
         batching=batching,
         batches=predictor.open_batches(batching),
     )
 
 
-def choose_batching(predictor: Predictor, examples: Sequence[Example], self_check: SelfCheck) -> Batching:
+def choose_batching(
+    predictor: Predictor, examples: Sequence[Example], self_check: SelfCheck, opening: Opening
+) -> Batching:
     """A long model runs in its own thread, one instance at a time; a short one in the batches that it may."""
-    if not is_short(self_check.median_seconds):
+    if self_check.median_seconds >= opening.inline_seconds:
         return Batching(reason="the model runs in a thread of its own")
-    return predictor.plan_batching(examples, self_check)
+    return predictor.plan_batching(examples, self_check, bitwise=opening.bitwise)
 
 
 def _choose_default(models: dict[str, ServedModel], default_model: str | None) -> ServedModel | None:

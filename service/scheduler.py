@@ -1,9 +1,9 @@
 """Where and when a prediction runs: short ones together on the event loop, a long one in a thread of its model's own.
 
-A hop to a thread and back costs as much as a small network takes, so what is done within `INLINE_LIMIT_SECONDS` stays
-on the loop. A longer run would hold up every other request, the health checks too: it goes to its model's one thread,
-which also keeps the session's buffers to one run at a time. What waits for the thread is bounded, and what is beyond
-the bound is refused at once.
+A hop to a thread and back costs as much as a small network takes, so what takes no longer than some hops stays on the
+loop; how long a hop takes is measured at start. A longer run would hold up every other request, the health checks too:
+it goes to its model's one thread, which also keeps the session's buffers to one run at a time. What waits for the
+thread is bounded, and what is beyond the bound is refused at once.
 
 What arrived in one tick of the loop, and only that, is run together: nobody waits for somebody who may come.
 """
@@ -12,13 +12,20 @@ from __future__ import annotations
 
 import asyncio
 import math
+import statistics
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 from service.errors import Overloaded
 
-INLINE_LIMIT_SECONDS = 300e-6
+# A run of so many hops would be a tenth longer in a thread; what others wait for it on the loop is as much.
+WORTH_HOPS = 10
+MIN_INLINE_SECONDS = 100e-6
+MAX_INLINE_SECONDS = 1e-3  # on a busy machine a hop takes long, and no health check should wait for that
+USUAL_INLINE_SECONDS = 300e-6  # where nobody has measured
+NUM_HOPS = 50
 MAX_WAITING = 64
 PATIENCE = 4
 
@@ -111,13 +118,15 @@ class OwnThread:
         self._num_waiting -= 1
 
 
-def choose_thread(name: str, median_seconds: float) -> OwnThread | None:
-    """Give a long model a thread of its own; None means that the model is short and runs on the event loop."""
-    if is_short(median_seconds):
-        return None
-    return OwnThread(name=name, median_seconds=median_seconds)
+async def measure_inline_limit() -> float:
+    """Measure how long a run may take, in seconds, to be run on the event loop."""
+    thread = OwnThread(name="hop", median_seconds=0.0)
+    seconds = [await _time_hop(thread) for _ in range(NUM_HOPS)]
+    thread.close()
+    return min(max(WORTH_HOPS * statistics.median(seconds), MIN_INLINE_SECONDS), MAX_INLINE_SECONDS)
 
 
-def is_short(median_seconds: float) -> bool:
-    """Say if a run is short enough for the event loop."""
-    return median_seconds < INLINE_LIMIT_SECONDS
+async def _time_hop(thread: OwnThread) -> float:
+    start = time.perf_counter()
+    await thread.submit(time.perf_counter)
+    return time.perf_counter() - start

@@ -10,53 +10,34 @@ mix GPU and CPU is refused.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from service.buffers import Array, Buffers, HostBuffers
 from service.bundle import Signature, TensorSpec
-from service.device import (
-    CPU_PROVIDER,
-    CUDA_PROVIDER,
-    Device,
-    preload_cuda_libraries,
-    why_no_cuda,
-    why_provider_failed,
-)
+from service.cuda import DeviceBuffers, Staging
+from service.cudart import find_cuda_runtime
+from service.device import AS_USUAL, GpuOptions
 from service.errors import DeviceUnavailable, ModelUnloadable, PredictionFailed, SignatureMismatch
-from service.runtime import ONLY_FATAL, ort, serving_options
+from service.placement import Placement
+from service.providers import Gpu, check_gpu, count_nodes, first_line, open_on_cpu, open_on_gpu
+from service.runtime import ONLY_FATAL, ort
 
 INSTANCE_DTYPES = ("float32", "float64", "int64")
 SCORE_DTYPES = ("float32", "float64")
-# TF32 would round the GPU's products to 10 bits, and its answers would part from the CPU's in the fourth digit.
-CUDA_OPTIONS = {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
-
-Array = NDArray[Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placement:
-    """On which device a session runs: the one that was asked for, the one it got, and why they differ if they do.
-
-    `nodes` counts the model's nodes by provider; it is empty where ONNX Runtime does not tell.
-    """
-
-    requested: Device
-    provider: str
-    reason: str
-    nodes: dict[str, int]
+CAPTURED = "captured"
 
 
 class Batch:
     """Bound buffers, with the batch as axis 0: write `input`, call `run`, read `outputs`."""
 
-    def __init__(self, run: Callable[[], None], instances: Array, outputs: tuple[Array, ...]) -> None:
+    def __init__(
+        self, run: Callable[[], None], instances: Array, outputs: tuple[Array, ...], *, warm_up_runs: int = 0
+    ) -> None:
         self._run = run
+        self._warm_up_runs = warm_up_runs
         self.input = instances
         self.outputs = outputs
 
@@ -69,167 +50,131 @@ class Batch:
         try:
             self._run()
         except Exception as err:  # ONNX Runtime's errors have no common base class
-            raise PredictionFailed(f"ONNX Runtime failed on this instance: {_first_line(err)}") from err
+            raise PredictionFailed(f"ONNX Runtime failed on this instance: {first_line(err)}") from err
+
+    def warm_up(self) -> None:
+        """Make the runs that a thread has to make before the first that counts; on the CPU there are none.
+
+        Raises:
+            PredictionFailed: ONNX Runtime failed.
+        """
+        for _ in range(self._warm_up_runs):
+            self.run()
 
 
 class Session:
     """A model that is ready to run. Its own buffers are a batch of one, with all outputs."""
 
-    def __init__(self, session: ort.InferenceSession, signature: Signature, placement: Placement) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, signature: Signature, placement: Placement, buffers: Buffers
+    ) -> None:
         self.signature = signature
         self.placement = placement
         self.has_free_batch = _has_free_batch(session)
-        self._session = session
+        self._buffers = buffers
         one = self.bind((1,))[1]
         self.input, self.outputs, self.run = one.input, one.outputs, one.run
 
     def bind(self, sizes: Sequence[int]) -> dict[int, Batch]:
         """Bind a batch of each size. All are the first rows of the same memory."""
-        instances = _empty_buffer(self.signature.input, max(sizes))
-        outputs = [_empty_buffer(spec, max(sizes)) for spec in self.signature.outputs]
+        instances = self._buffers.empty(self.signature.input, max(sizes))
+        outputs = [self._buffers.empty(spec, max(sizes)) for spec in self.signature.outputs]
         return {size: self._bind(instances[:size], tuple(output[:size] for output in outputs)) for size in sizes}
 
+    def num_bytes_used(self) -> int | None:
+        """Count the bytes of the GPU's memory that are taken, by whomever; None if there is none, or no telling."""
+        return self._buffers.num_bytes_used()
+
     def _bind(self, instances: Array, outputs: tuple[Array, ...]) -> Batch:
-        bind = _bind_host_buffers if self.placement.provider == CPU_PROVIDER else _bind_device_buffers
-        return Batch(bind(self._session, self.signature, instances, outputs), instances, outputs)
+        run = self._buffers.bind(instances, outputs)
+        return Batch(run, instances, outputs, warm_up_runs=self._buffers.warm_up_runs)
 
 
-def open_session(model_path: Path, *, signature: Signature | None = None, device: Device = "auto") -> Session:
+def open_session(
+    model_path: Path,
+    *,
+    signature: Signature | None = None,
+    device: Literal["auto", "cuda", "cpu", "tensorrt"] = "auto",
+    gpu: GpuOptions = AS_USUAL,
+) -> Session:
     """Open a model on a device; without a signature, the one that the model's own inputs and outputs spell.
 
     Raises:
         ModelUnloadable: ONNX Runtime refuses the file, or its inputs and outputs are not of a form that can be served.
         SignatureMismatch: the model's inputs and outputs are not the signature's.
-        DeviceUnavailable: `device` is "cuda", and no GPU can be used.
+        DeviceUnavailable: `device` is "cuda" or "tensorrt", and can not be used.
     """
     ort.set_default_logger_severity(ONLY_FATAL)
-    session, reason = _open_on(model_path, device)
-    found = _read_signature(session, model_path)
-    if signature is not None:
-        _check_signature(expected=signature, found=found, model_path=model_path)
-    placement = Placement(
-        requested=device, provider=session.get_providers()[0], reason=reason, nodes=_count_nodes(session)
-    )
-    return Session(session, signature or found, placement)
+    if device == "cpu":
+        return _open_on_cpu(model_path, signature)
+    if device != "auto":
+        return _open_on_gpu(model_path, signature, device, gpu)
+    try:
+        session, reason = _open_on_gpu(model_path, signature, "cuda", gpu), ""
+    except DeviceUnavailable as err:
+        session, reason = _open_on_cpu(model_path, signature), str(err)
+    session.placement = replace(session.placement, requested=device, reason=reason)
+    return session
 
 
 # --- on which device -------------------------------------------------------------------------------------------------
 
 
-def _open_on(model_path: Path, device: Device) -> tuple[ort.InferenceSession, str]:
-    if device == "cpu":
-        return _open_on_cpu(model_path), ""
-    try:
-        return _open_on_cuda(model_path), ""
-    except DeviceUnavailable as err:
-        if device == "cuda":
-            raise
-        return _open_on_cpu(model_path), str(err)
+def _open_on_cpu(model_path: Path, wanted: Signature | None) -> Session:
+    session = open_on_cpu(model_path)
+    signature = _settle_signature(session, wanted, model_path)
+    placement = Placement(requested="cpu", provider=session.get_providers()[0], reason="", nodes=count_nodes(session))
+    return Session(session, signature, placement, HostBuffers(session, signature))
 
 
-def _open_on_cpu(model_path: Path) -> ort.InferenceSession:
+def _open_on_gpu(model_path: Path, wanted: Signature | None, device: Gpu, gpu: GpuOptions) -> Session:
+    """Open with CUDA graphs where they can be captured, else without them, and say why."""
+    check_gpu(device)
+    why_not = "not asked for"
+    if gpu.graphs and device == "cuda":
+        try:
+            return _try_on_gpu(model_path, wanted, device, gpu, graphs=CAPTURED)
+        except DeviceUnavailable as err:
+            why_not = str(err)
+    elif device == "tensorrt":
+        why_not = "TensorRT launches its engine as one"
+    return _try_on_gpu(model_path, wanted, device, gpu, graphs=f"none: {why_not}")
+
+
+def _try_on_gpu(model_path: Path, wanted: Signature | None, device: Gpu, gpu: GpuOptions, *, graphs: str) -> Session:
+    """Open on the GPU and make the first run, which is where a graph is captured."""
+    staging, captured = _stage(gpu), graphs == CAPTURED
+    stream = staging.stream if staging else None
+    session = open_on_gpu(model_path, device, gpu, graphs=captured, stream=stream)
+    signature = _settle_signature(session, wanted, model_path)
+    placement = Placement(
+        requested=device,
+        provider=session.get_providers()[0],
+        reason="",
+        nodes=count_nodes(session),
+        graphs=graphs,
+    )
     try:
-        return _inference_session(model_path, serving_options(), [CPU_PROVIDER])
+        buffers = DeviceBuffers(session, signature, graphs=captured, staging=staging)
+        opened = Session(session, signature, placement, buffers)
+        opened.run()
     except Exception as err:  # ONNX Runtime's errors have no common base class
-        raise ModelUnloadable(f"ONNX Runtime refuses {model_path}: {_first_line(err)}") from err
+        raise DeviceUnavailable(f"no GPU can be used for {model_path}: {first_line(err)}") from err
+    return opened
 
 
-def _open_on_cuda(model_path: Path) -> ort.InferenceSession:
-    reason = why_no_cuda()
-    if reason:
-        raise DeviceUnavailable(f"no GPU can be used: {reason}")
-    preload_cuda_libraries()
-    options = serving_options()
-    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    try:
-        session = _inference_session(model_path, options, [(CUDA_PROVIDER, CUDA_OPTIONS)])
-    except Exception as err:
-        _open_on_cpu(model_path)  # a broken file is no fault of the GPU
-        raise DeviceUnavailable(f"no GPU can be used for {model_path}: {_why_refused(err)}") from err
-    if session.get_providers()[0] != CUDA_PROVIDER:
-        raise DeviceUnavailable(f"no GPU can be used: {why_provider_failed()}")
-    return session
+def _stage(gpu: GpuOptions) -> Staging | None:
+    """Prepare copies by page-locked memory; None if they are not wanted, or the CUDA runtime can not be called."""
+    runtime = find_cuda_runtime() if gpu.staged else None
+    return None if runtime is None else Staging(runtime, runtime.create_stream())
 
 
-def _why_refused(err: Exception) -> str:
-    if "fallback" in str(err).lower() and "disable" in str(err).lower():
-        return f"some nodes would run on the CPU, or {why_provider_failed()}"
-    return _first_line(err)
-
-
-def _inference_session(model_path: Path, options: ort.SessionOptions, providers: list[Any]) -> ort.InferenceSession:
-    session = ort.InferenceSession(str(model_path), options, providers=providers, enable_fallback=0)
-    session.disable_fallback()
-    return session
-
-
-def _count_nodes(session: ort.InferenceSession) -> dict[str, int]:
-    try:
-        assigned = session.get_provider_graph_assignment_info()
-    except (AttributeError, RuntimeError):
-        return {}
-    counts: Counter[str] = Counter()
-    for subgraph in assigned:
-        counts[subgraph.ep_name] += len(subgraph.get_nodes())
-    return dict(counts)
-
-
-# --- the fixed buffers -----------------------------------------------------------------------------------------------
-
-
-def _empty_buffer(spec: TensorSpec, size: int) -> Array:
-    return np.zeros((size, *spec.shape), dtype=spec.dtype)
-
-
-def _bind_host_buffers(
-    session: ort.InferenceSession, signature: Signature, instance: Array, outputs: tuple[Array, ...]
-) -> Callable[[], None]:
-    # An OrtValue borrows the array's memory. The closure keeps all of them alive, the session's owner keeps the arrays.
-    values = [ort.OrtValue.ortvalue_from_numpy(array) for array in (instance, *outputs)]
-    run_bound = _plan_bound_run(session, _bind(session, signature, values))
-
-    def run(_borrowed: object = values) -> None:
-        run_bound()
-
-    return run
-
-
-def _bind_device_buffers(
-    session: ort.InferenceSession, signature: Signature, instance: Array, outputs: tuple[Array, ...]
-) -> Callable[[], None]:
-    instance_value, *output_values = [
-        ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), array.dtype.type, "cuda", 0)
-        for array in (instance, *outputs)
-    ]
-    run_bound = _plan_bound_run(session, _bind(session, signature, [instance_value, *output_values]))
-
-    def run() -> None:
-        instance_value.update_inplace(instance)
-        run_bound()
-        for output, value in zip(outputs, output_values, strict=True):
-            np.copyto(output, value.numpy())
-
-    return run
-
-
-def _plan_bound_run(session: ort.InferenceSession, binding: ort.IOBinding) -> Callable[[], None]:
-    """Run with the binding, past the Python wrapper where that can be done.
-
-    The wrapper of ONNX Runtime 1.31 asks on every run whether WebGPU captures graphs: 37 µs around a run of 15.
-    """
-    run_options = ort.RunOptions()
-    inner, inner_binding = getattr(session, "_sess", None), getattr(binding, "_iobinding", None)
-    if inner is None or inner_binding is None:
-        return lambda: session.run_with_iobinding(binding, run_options)
-    return lambda: inner.run_with_iobinding(inner_binding, run_options)
-
-
-def _bind(session: ort.InferenceSession, signature: Signature, values: list[ort.OrtValue]) -> ort.IOBinding:
-    binding = session.io_binding()
-    binding.bind_ortvalue_input(signature.input.name, values[0])
-    for spec, value in zip(signature.outputs, values[1:], strict=True):
-        binding.bind_ortvalue_output(spec.name, value)
-    return binding
+def _settle_signature(session: ort.InferenceSession, wanted: Signature | None, model_path: Path) -> Signature:
+    found = _read_signature(session, model_path)
+    if wanted is None:
+        return found
+    _check_signature(expected=wanted, found=found, model_path=model_path)
+    return wanted
 
 
 # --- the signature that a model file spells --------------------------------------------------------------------------
@@ -324,7 +269,3 @@ def _show_shape(shape: list[int | str | None]) -> str:
 
 def _join(sizes: tuple[int, ...]) -> str:
     return ", ".join(map(str, sizes))
-
-
-def _first_line(err: Exception) -> str:
-    return (str(err).strip().splitlines() or [type(err).__name__])[0][:300]

@@ -6,20 +6,15 @@ command line wins. This is the only file that looks at the environment.
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
-from service.device import Device
+from service.device import GpuOptions, ServingDevice
 from service.errors import SettingsInvalid
-
-# prometheus-client's own name; it looks for it when it is imported.
-METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Settings(BaseSettings):
@@ -31,6 +26,7 @@ class Settings(BaseSettings):
         env_prefix="FOLDSERVE_",
         cli_prog_name="python -m service",
         cli_kebab_case=True,
+        cli_implicit_flags=True,
         cli_hide_none_type=True,
         cli_exit_on_error=False,
         use_attribute_docstrings=True,
@@ -48,8 +44,17 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     """the port to listen on; 0 takes a free one"""
 
-    device: Device = "auto"
-    """auto: the GPU, or the CPU and say why; cuda: the GPU, or do not start"""
+    device: ServingDevice = "auto"
+    """auto: the GPU, or the CPU and say why; cuda: the GPU, or do not start; fastest: measured at start"""
+
+    bitwise: bool = True
+    """run instances together only where not one bit of an answer changes"""
+
+    tf32: bool = False
+    """let a GPU round to 10 bits in products: faster, and other answers than the CPU's in the fourth digit"""
+
+    engine_cache: Path | None = None
+    """where --device tensorrt keeps what it compiled, if not in the user's cache"""
 
     workers: int = Field(default=1, ge=1, le=256)
     """how many processes share the port"""
@@ -57,8 +62,19 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1)
     """a longer request body is refused"""
 
+    receive_seconds: float = Field(default=30.0, gt=0.0, le=3600.0)
+    """a request that is not here whole after that time is dropped"""
+
+    http: Literal["fast", "asgi"] = "fast"
+    """fast: predictions are answered below ASGI; asgi: plain uvicorn, the same answers, slower"""
+
     drain_seconds: float = Field(default=0.0, ge=0.0, le=3600.0)
     """after SIGTERM, how long to go on answering while /health/ready already says no"""
+
+    def gpu_options(self) -> GpuOptions:
+        """Say how a GPU is to be used."""
+        cache = self.engine_cache or Path.home() / ".cache" / "foldserve" / "tensorrt"
+        return GpuOptions(tf32=self.tf32, engine_cache=cache)
 
 
 def read_settings(arguments: Sequence[str]) -> Settings:
@@ -73,30 +89,6 @@ def read_settings(arguments: Sequence[str]) -> Settings:
         raise SettingsInvalid("; ".join(map(_say, err.errors()))) from err
     except SettingsError as err:
         raise SettingsInvalid(str(err).removeprefix("error parsing CLI: ")) from err
-
-
-def metrics_directory() -> str | None:
-    """Where the workers of one server put their numbers together; None where there is one process only."""
-    return os.environ.get(METRICS_DIRECTORY) or None
-
-
-@contextmanager
-def shared_metrics_directory() -> Iterator[None]:
-    """Give the processes started meanwhile an empty directory for their metrics, and remove it afterwards."""
-    before = os.environ.get(METRICS_DIRECTORY)
-    with tempfile.TemporaryDirectory(prefix="foldserve-metrics-", ignore_cleanup_errors=True) as directory:
-        os.environ[METRICS_DIRECTORY] = directory
-        try:
-            yield
-        finally:
-            _restore(before)
-
-
-def _restore(before: str | None) -> None:
-    if before is None:
-        del os.environ[METRICS_DIRECTORY]
-    else:
-        os.environ[METRICS_DIRECTORY] = before
 
 
 def _say(error: object) -> str:

@@ -20,18 +20,20 @@ THE_DOOR = {"service.bundle", "service.errors", "service.predictor", "service.de
 # Later may import earlier, never the other way; modules of one line do not import each other in a circle.
 ORDER_OF_SERVICE = (
     ("errors", "runtime"),
-    ("bundle", "device", "metrics", "protocols.answer"),
-    ("diagnosis", "session", "scheduler", "settings"),
-    ("instance", "batches", "batching"),
+    ("bundle", "device", "cudart", "ulps", "counts", "protocols.answer", "number_text"),
+    ("placement", "buffers", "providers", "cuda"),
+    ("diagnosis", "session", "scheduler", "settings", "metrics"),
+    ("instance", "batches", "batching", "fastest"),
     ("predictor",),
     ("repository",),
-    ("protocols.http_errors", "protocols.predict", "protocols.hot_path"),
+    ("protocols.http_errors", "protocols.predict", "protocols.lane", "protocols.hot_path"),
     ("protocols.directory", "protocols.documents", "protocols.openapi"),
-    ("app", "announcement"),
-    ("server", "workers"),
+    ("app", "announcement", "answers", "heads"),
+    ("connection", "workers"),
+    ("server",),
     ("__main__",),
 )
-PARTS_OF_THE_STORY = ("freeze", "fold", "export", "verify")
+PARTS_OF_THE_STORY = ("freeze", "fold", "export", "verify", "precision")
 
 
 def _name(path: Path) -> str:

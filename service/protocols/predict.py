@@ -58,6 +58,8 @@ class Endpoint:
     def answer_all(self, packed: Sequence[bytes]) -> list[Answer]:
         """Answer requests that were read: each as `answer` would, but together, in as few runs as can be."""
         largest = self.model.batches.largest
+        if 0 < len(packed) <= largest:
+            return self._answer_few(packed)
         parts = (packed[start : start + largest] for start in range(0, len(packed), largest))
         return [answer for part in parts for answer in self._answer_few(part)]
 

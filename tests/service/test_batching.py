@@ -22,7 +22,7 @@ from service.batching import SIZES, Batching, plan_batching, plausible_instances
 from service.errors import PredictionFailed
 from service.protocols.answer import Answer
 from service.protocols.predict import Endpoint
-from service.repository import open_repository
+from service.repository import Opening, open_repository
 from service.session import open_session
 from service.settings import Settings
 from tests.service.tiny_models import Array, TinyModel, tiny_model, to_model, write_tiny_bundle
@@ -51,9 +51,9 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Endpoint:
     write_tiny_bundle(root, tiny_model())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("service.batching._pays", lambda *_: True)
-        model = open_repository(root, device="cpu").default
+        model = open_repository(root, Opening(device="cpu")).default
     assert model is not None
-    assert model.batching == Batching(sizes=(1, *SIZES), bitwise=True, num_compared=model.batching.num_compared)
+    assert (model.batching.sizes, model.batching.certificate.overall) == ((1, *SIZES), "bitwise")
     return Endpoint(model)
 
 
@@ -121,7 +121,7 @@ def test_what_arrives_in_one_tick_is_run_together(app: App, monkeypatch: pytest.
             await ask(bodies(1)[0])
 
     asyncio.run(main())
-    assert sizes == [16, 5, 1]
+    assert sizes == [1, 16, 4, 1]  # the first is answered before there is a crowd
 
 
 @pytest.mark.parametrize(
@@ -200,12 +200,12 @@ def test_any_bodies_are_answered_together_as_each_alone(endpoint: Endpoint, crow
 
 def test_a_model_whose_rows_depend_on_the_size_is_served_unbatched_and_says_so() -> None:
     """The golden bundle, where ONNX Runtime adds up in another order for two instances than for one."""
-    model = open_repository(PLAYERS, device="cpu").default
+    model = open_repository(PLAYERS, Opening(device="cpu")).default
     assert model is not None
-    if model.batching.bitwise:
+    if model.batching.certificate.overall == "bitwise":
         pytest.skip("on this CPU its rows are bitwise the same")
     assert model.batching.sizes == (1,)
-    assert "not bitwise those alone" in model.batching.reason
+    assert model.batching.reason == "a batch of 2: rows are not bitwise the answers alone"
     assert model.batches.largest == 1
 
 
@@ -227,8 +227,8 @@ def test_a_model_that_mixes_its_batch_is_found_out(tmp_path: Path) -> None:
     ]
     axes = numpy_helper.from_array(np.array([0], np.int64), "axes")
     found = plan(save(tmp_path / "mix.onnx", mix, [axes]))
-    assert (found.sizes, found.bitwise) == ((1,), False)
-    assert found.reason == "rows of a batch of 2 are not bitwise those alone"
+    assert found.sizes == (1,)
+    assert found.reason.startswith("a batch of 2: rows are ")
 
 
 def test_a_fixed_batch_axis_is_not_batched(tmp_path: Path) -> None:
@@ -243,14 +243,14 @@ def test_a_model_that_only_runs_for_one_is_not_batched(tmp_path: Path) -> None:
     session.has_free_batch = True  # as it seems in a model where ONNX Runtime can not infer it
     found = plan_batching(session, (), 1e-5)
     assert found.sizes == (1,)
-    assert found.reason.startswith("the model runs for one instance only: ")
+    assert found.reason.startswith("a batch of 2: it does not run: ")
 
 
 def test_a_batch_that_does_not_pay_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.batching._pays", lambda *_: False)
     found = plan(tiny_model().save(tmp_path / "m.onnx"))
-    assert (found.sizes, found.bitwise) == ((1,), True)
-    assert found.reason == "a batch takes as long as its instances one by one"
+    assert (found.sizes, found.certificate.overall) == ((1,), "off")
+    assert found.reason == "a batch of 2: it takes as long as its instances one by one"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])

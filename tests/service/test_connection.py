@@ -98,7 +98,7 @@ def statuses(answers: bytes) -> list[int]:
 
 
 numbers = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.integers(-(10**20), 10**20)
-values = numbers | st.sampled_from([None, True, 1e39, 1e300, "1", [], -0.0])
+values: st.SearchStrategy[Any] = numbers | st.sampled_from([None, True, 1e39, 1e300, "1", [], -0.0])
 texts = st.lists(values, max_size=6).map(lambda instance: json.dumps({"instance": instance}).encode())
 wide = st.lists(numbers, min_size=256, max_size=256)
 wide_texts = wide.map(lambda instance: json.dumps({"instance": instance}).encode())
@@ -331,7 +331,7 @@ def test_a_connection_that_nobody_uses_is_closed(tmp_path: Path) -> None:
 
 
 def test_nothing_is_computed_for_who_has_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.scheduler.INLINE_LIMIT_SECONDS", 0.0)
+    monkeypatch.setattr("service.scheduler.MAX_INLINE_SECONDS", 0.0)
 
     async def main() -> tuple[int, int]:
         app = make_app(tmp_path)

@@ -22,7 +22,7 @@ SCOPE = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
 @pytest.fixture
 def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> App:
     """Serve a model that counts as a long one, so that it gets its own thread."""
-    monkeypatch.setattr("service.scheduler.INLINE_LIMIT_SECONDS", 0.0)
+    monkeypatch.setattr("service.scheduler.MAX_INLINE_SECONDS", 0.0)
     write_tiny_bundle(tmp_path, tiny_model())
     return create_app(Settings(models=tmp_path, device="cpu"))
 

@@ -11,14 +11,24 @@ import pytest
 
 from service.errors import Overloaded
 from service.protocols.http_errors import answer_error
-from service.scheduler import INLINE_LIMIT_SECONDS, PATIENCE, OwnThread, Tick, choose_thread
+from service.scheduler import (
+    MAX_INLINE_SECONDS,
+    MIN_INLINE_SECONDS,
+    PATIENCE,
+    WORTH_HOPS,
+    OwnThread,
+    Tick,
+    measure_inline_limit,
+)
 
 
-def test_a_short_model_stays_on_the_loop_and_a_long_one_gets_a_thread() -> None:
-    assert choose_thread("short", INLINE_LIMIT_SECONDS / 2) is None
-    thread = choose_thread("long", INLINE_LIMIT_SECONDS * 2)
-    assert thread is not None
-    thread.close()
+def test_how_long_a_run_may_hold_up_the_loop_is_measured_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MIN_INLINE_SECONDS <= asyncio.run(measure_inline_limit()) <= MAX_INLINE_SECONDS
+    monkeypatch.setattr("service.scheduler.MIN_INLINE_SECONDS", 0.0)
+    monkeypatch.setattr("service.scheduler.MAX_INLINE_SECONDS", 60.0)
+    limit = asyncio.run(measure_inline_limit())
+    monkeypatch.setattr("service.scheduler.WORTH_HOPS", 1000 * WORTH_HOPS)
+    assert 0.0 < limit < asyncio.run(measure_inline_limit())
 
 
 def test_calls_run_one_after_the_other_in_one_thread_that_is_not_the_loops() -> None:
