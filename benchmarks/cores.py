@@ -1,4 +1,4 @@
-"""Which core a process runs on: the server on one, the load on another, where the system has two and allows it."""
+"""Which cores a process runs on: a server's on some, the load on another, where there are enough."""
 
 from __future__ import annotations
 
@@ -7,31 +7,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-def server_core() -> int | None:
-    """The core for the server, or None where it can not be kept apart from the load."""
-    return _first_two()[0]
+def server_cores(workers: int = 1) -> frozenset[int] | None:
+    """The cores for so many workers of a server, or None where they can not be kept apart from the load."""
+    cores = _allowed()
+    return frozenset(cores[:workers]) if len(cores) > workers else None
 
 
-def load_core() -> int | None:
-    """The core for the load, or None where it can not be kept apart from the server."""
-    return _first_two()[1]
+def load_cores(workers: int = 1) -> frozenset[int] | None:
+    """The core for the load on so many workers, or None where it can not be kept apart from them."""
+    cores = _allowed()
+    return frozenset({cores[workers]}) if len(cores) > workers else None
 
 
-def _first_two() -> tuple[int, int] | tuple[None, None]:
-    if not hasattr(os, "sched_getaffinity"):
-        return None, None
-    cores = sorted(os.sched_getaffinity(0))
-    return (cores[0], cores[1]) if len(cores) > 1 else (None, None)
+def _allowed() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 @contextmanager
-def on_core(core: int | None) -> Iterator[None]:
-    """Keep this thread, and the processes that it starts meanwhile, on one core; None leaves them free."""
-    if core is None:
+def on_cores(cores: frozenset[int] | None) -> Iterator[None]:
+    """Keep this thread, and the processes that it starts meanwhile, on these cores; None leaves them free."""
+    if cores is None:
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from benchmarks.cores import on_core, server_core
+from benchmarks.cores import on_cores, server_cores
 from benchmarks.models import SHAPES, BuiltModel, build_model, random_instances
 from service.session import Session, open_session
 
@@ -71,7 +71,7 @@ def _time_block(session: Session) -> float:
 def main() -> None:
     """Print what folding is worth for each shape."""
     console = Console()
-    with tempfile.TemporaryDirectory(prefix="foldserve-bench-") as folder, on_core(server_core()):
+    with tempfile.TemporaryDirectory(prefix="foldserve-bench-") as folder, on_cores(server_cores()):
         for shape in SHAPES:
             console.print(str(measure_folding(build_model(shape, Path(folder)))), highlight=False)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.cores import on_core
+from benchmarks.cores import on_cores
 from benchmarks.errors import LoadFailed, ToolMissing
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
@@ -44,7 +44,9 @@ def find_wrk() -> str:
     return wrk
 
 
-def apply_load(url: str, bodies: Path, *, connections: int, seconds: int, core: int | None = None) -> Measured:
+def apply_load(
+    url: str, bodies: Path, *, connections: int, seconds: int, cores: frozenset[int] | None = None
+) -> Measured:
     """Let wrk post the bodies over so many keep-alive connections, each with one request on its way at a time.
 
     Raises:
@@ -52,7 +54,7 @@ def apply_load(url: str, bodies: Path, *, connections: int, seconds: int, core: 
         LoadFailed: wrk failed, or an answer was missing, late or not a success.
     """
     command = [find_wrk(), "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(SCRIPT), url, "--", str(bodies)]
-    with on_core(core):
+    with on_cores(cores):
         finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:
         raise LoadFailed(f"wrk failed: {finished.stderr.strip() or finished.stdout.strip()}")

@@ -1,4 +1,4 @@
-"""The requests of a run, real and all different, and what ONNX Runtime answers to them: the oracle of every peer."""
+"""The requests of a run, real and all different, and what ONNX Runtime answers to them: the oracle of every server."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-import orjson
 from numpy.typing import NDArray
 
+from benchmarks.dialects import PLAIN, Dialect
 from benchmarks.models import BuiltModel, random_instances
 
 NUM_REQUESTS = 64
@@ -19,8 +19,9 @@ REQUEST_SEED = 1
 
 @dataclass(frozen=True, eq=False)
 class Requests:
-    """Bodies as they are posted, and the scores that belong to them, float32 [requests, labels]."""
+    """Bodies as they are posted, in a server's dialect, and the scores that belong to them, [requests, labels]."""
 
+    dialect: Dialect
     bodies: tuple[bytes, ...]
     scores: NDArray[np.float32]
 
@@ -30,21 +31,16 @@ class Requests:
         return int(np.median([len(body) for body in self.bodies]))
 
     def write(self, path: Path) -> Path:
-        """Write the bodies for wrk, one a line."""
+        """Write the bodies for wrk and for the generator, one a line."""
         path.write_bytes(b"\n".join(self.bodies) + b"\n")
         return path
 
 
-def make_requests(built: BuiltModel, count: int = NUM_REQUESTS) -> Requests:
+def make_requests(built: BuiltModel, count: int = NUM_REQUESTS, *, dialect: Dialect = PLAIN) -> Requests:
     """Make `count` requests for this model. An instance is a flat list of numbers."""
     instances = random_instances(built.shape, count, seed=REQUEST_SEED)
-    bodies = tuple(encode(instance) for instance in instances)
-    return Requests(bodies, _ask_onnxruntime(built.bundle.model_path, instances))
-
-
-def encode(instance: NDArray[np.float32]) -> bytes:
-    """Write one instance as a client would: each number as the shortest text that reads back to the same bits."""
-    return orjson.dumps({"instance": np.ascontiguousarray(instance.ravel())}, option=orjson.OPT_SERIALIZE_NUMPY)
+    bodies = tuple(map(dialect.write, instances))
+    return Requests(dialect, bodies, _ask_onnxruntime(built.bundle.model_path, instances))
 
 
 def _ask_onnxruntime(model_path: Path, instances: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,28 +1,31 @@
-"""A peer as a running process: started on its core, waited for, checked against ONNX Runtime, stopped."""
+"""A server as it runs: started on its cores, asked until it answers, checked against ONNX Runtime, stopped."""
 
 from __future__ import annotations
 
-import re
+import http.client
+import socket
 import subprocess
-import sys
-import threading
-from collections.abc import Iterator, Sequence
+import tempfile
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import numpy as np
 
-from benchmarks.cores import on_core
+from benchmarks.cast import Peer, Stage
+from benchmarks.cores import on_cores, server_cores
+from benchmarks.environments import python_of
 from benchmarks.errors import PeerFailed, WrongAnswer
 from benchmarks.models import BuiltModel
+from benchmarks.processes import family, stop
 from benchmarks.requests import Requests
 
-FLOOR, TUTORIAL, TUTORIAL_ONE_THREAD, FOLDSERVE = "floor", "tutorial", "tutorial-1", "foldserve"
-PEERS = (FLOOR, TUTORIAL, TUTORIAL_ONE_THREAD, FOLDSERVE)
 START_SECONDS = 60
-STOP_SECONDS = 30
+POLL_SECONDS = 0.002
+HEADERS = {"content-type": "application/json"}
 # Scores are a float32 softmax between 0 and 1: the same arithmetic on another number of threads may end a few units in
 # the last place apart, a wrong model is off by percents.
 TOLERANCE = 1e-6
@@ -30,39 +33,34 @@ TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Server:
-    """A peer that answers POST on `url`."""
+    """A peer that answers POST on `url`, and how long it took from its start to the first answer."""
 
-    peer: str
-    process: subprocess.Popen[str]
+    peer: Peer
+    pid: int
     url: str
-
-
-def command_of(peer: str, built: BuiltModel, answer_bytes: int) -> list[str]:
-    """How a peer is started for this model; only the floor needs to know how long an answer is."""
-    return {
-        FLOOR: ["benchmarks.peers.floor", str(answer_bytes)],
-        TUTORIAL: ["benchmarks.peers.tutorial", str(built.bundle.model_path)],
-        TUTORIAL_ONE_THREAD: ["benchmarks.peers.tutorial", str(built.bundle.model_path), "1"],
-        FOLDSERVE: ["service", "--models", str(built.bundle.directory), "--device", "cpu", "--port", "0"],
-    }[peer]
+    start_seconds: float
 
 
 @contextmanager
-def running(peer: str, module_and_arguments: Sequence[str], *, core: int | None = None) -> Iterator[Server]:
-    """Start `python -m …`, wait until it listens, and stop it afterwards."""
-    with on_core(core):
-        process = subprocess.Popen(
-            [sys.executable, "-m", *module_and_arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-    try:
-        yield Server(peer, process, f"{_wait_for_address(peer, process)}/predict")
-    finally:
-        process.terminate()
+def running(peer: Peer, built: BuiltModel, first: bytes, *, answer_bytes: int = 0) -> Iterator[Server]:
+    """Start a server on its cores, ask it `first` until it answers, and stop it afterwards, with all its processes.
+
+    Raises:
+        PeerFailed: it ended, or did not answer in time; says what it wrote last.
+    """
+    stage = Stage(built, _free_port(), answer_bytes)
+    command = [python_of(peer.environment), "-m", *peer.command(stage)]
+    with tempfile.TemporaryFile("w+") as output:
+        start = time.perf_counter()
+        with on_cores(server_cores(peer.workers)):
+            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         try:
-            process.communicate(timeout=STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+            _wait_for_answer(peer, process, stage.port, first, output)
+            seconds = time.perf_counter() - start
+            yield Server(peer, process.pid, f"http://127.0.0.1:{stage.port}{peer.dialect.path}", seconds)
+        finally:
+            stop(family(process.pid))
+            process.wait()
 
 
 def answer_length(server: Server, requests: Requests) -> int:
@@ -71,8 +69,8 @@ def answer_length(server: Server, requests: Requests) -> int:
         return int(np.median([len(_post(client, server, body).content) for body in requests.bodies]))
 
 
-def check_answers(server: Server, requests: Requests, *, answer_bytes: int) -> None:
-    """Ask a server all requests once. Of the floor's answers only the length can be right.
+def check_answers(server: Server, requests: Requests, *, answer_bytes: int = 0) -> None:
+    """Ask a server all requests once. Of a floor's answers only the length can be right.
 
     Raises:
         WrongAnswer: and says to which request.
@@ -80,48 +78,62 @@ def check_answers(server: Server, requests: Requests, *, answer_bytes: int) -> N
     with httpx.Client() as client:
         for number, (body, scores) in enumerate(zip(requests.bodies, requests.scores, strict=True)):
             response = _post(client, server, body)
-            if server.peer == FLOOR:
+            if server.peer.is_floor:
                 _check_length(server, response, answer_bytes)
             else:
                 _check_prediction(server, number, response.json(), scores)
 
 
-def _wait_for_address(peer: str, process: subprocess.Popen[str]) -> str:
-    """Read what the server says until it says where it listens."""
-    watchdog = threading.Timer(START_SECONDS, process.kill)
-    watchdog.start()
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _wait_for_answer(peer: Peer, process: subprocess.Popen[bytes], port: int, first: bytes, output: IO[str]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not _answers(port, peer.dialect.path, first):
+        ended = process.poll() is not None
+        if ended or time.monotonic() > deadline:
+            output.seek(0)
+            what = "ended before it answered" if ended else f"did not answer within {START_SECONDS} s"
+            raise PeerFailed(f"{peer.name} {what}: {output.read().strip()[-500:]}")
+        time.sleep(POLL_SECONDS)
+
+
+def _answers(port: int, path: str, body: bytes) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
     try:
-        for line in process.stdout or ():
-            found = re.search(r"listening on (http://[^\s,]+)", line)
-            if found:
-                return found.group(1)
+        connection.request("POST", path, body, HEADERS)
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
     finally:
-        watchdog.cancel()
-    errors = process.stderr.read().strip() if process.stderr else ""
-    raise PeerFailed(f"{peer} did not start within {START_SECONDS} s: {errors[-500:]}")
+        connection.close()
 
 
 def _post(client: httpx.Client, server: Server, body: bytes) -> httpx.Response:
     try:
-        response = client.post(server.url, content=body, headers={"content-type": "application/json"})
+        response = client.post(server.url, content=body, headers=HEADERS)
     except httpx.HTTPError as err:
-        raise PeerFailed(f"{server.peer} went away: {err}") from err
+        raise PeerFailed(f"{server.peer.name} went away: {err}") from err
     if response.status_code != 200:
-        raise WrongAnswer(f"{server.peer} answers with status {response.status_code}: {response.text[:200]}")
+        raise WrongAnswer(f"{server.peer.name} answers with status {response.status_code}: {response.text[:200]}")
     return response
 
 
 def _check_length(server: Server, response: httpx.Response, answer_bytes: int) -> None:
     if len(response.content) != answer_bytes:
-        raise WrongAnswer(f"{server.peer}: expected {answer_bytes} bytes, got {len(response.content)}")
+        raise WrongAnswer(f"{server.peer.name}: expected {answer_bytes} bytes, got {len(response.content)}")
 
 
-def _check_prediction(server: Server, number: int, answer: dict[str, Any], expected: Any) -> None:
-    prediction = answer.get("prediction", answer)
-    label, scores = prediction["label"], np.asarray(prediction["scores"], dtype=np.float64)
-    if label != str(int(expected.argmax())):
-        raise WrongAnswer(f"{server.peer}, request {number}: expected label {expected.argmax()}, got {label!r}")
-    if scores.shape != expected.shape or not np.abs(scores - expected).max() <= TOLERANCE:
-        raise WrongAnswer(
-            f"{server.peer}, request {number}: expected scores {expected.tolist()}, got {scores.tolist()}"
-        )
+def _check_prediction(server: Server, number: int, answer: Any, expected: Any) -> None:
+    where = f"{server.peer.name}, request {number}"
+    try:
+        found = server.peer.dialect.read(answer)
+    except (KeyError, TypeError, AttributeError) as err:
+        raise WrongAnswer(f"{where}: expected a prediction, got {str(answer)[:200]}") from err
+    if found.label not in {None, str(int(expected.argmax()))}:
+        raise WrongAnswer(f"{where}: expected label {expected.argmax()}, got {found.label!r}")
+    if found.scores.shape != expected.shape or not np.abs(found.scores - expected).max() <= TOLERANCE:
+        raise WrongAnswer(f"{where}: expected scores {expected.tolist()}, got {found.scores.tolist()}")

@@ -2,32 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import steps
+from benchmarks.goals import Goal, goals
 from benchmarks.models import Shape
-from benchmarks.report import COLUMNS, Report, cells, describe_shape, headlines, noise
+from benchmarks.report import (
+    COLUMNS,
+    PACED_COLUMNS,
+    SERVER_COLUMNS,
+    Report,
+    cells,
+    cost_cells,
+    describe_shape,
+    headlines,
+    noise,
+    paced_cells,
+)
+from benchmarks.startup import describe_startup
+
+WORDS = frozenset({"server", "arrivals", "step"})
 
 
 def show(report: Report, console: Console) -> None:
-    """Print the machine, a table for each shape, and what it comes down to."""
+    """Print the machine, the tables of each shape, and what it comes down to."""
     for what, words in report.machine.items():
         console.print(f"{what}: {words}", highlight=False)
     for shape in report.shapes:
-        console.print(_table(report, shape))
-    for line in (*map(str, report.folding), noise(report), *headlines(report)):
+        console.print(_closed(report, shape))
+        console.print(_table(PACED_COLUMNS, [paced_cells(row) for row in report.paced_rows if row.model == shape.name]))
+        console.print(_table(SERVER_COLUMNS, [cost_cells(cost) for cost in report.costs if cost.model == shape.name]))
+    for each in report.steps:
+        console.print(_table(steps.COLUMNS, steps.rows(each), each.model))
+    startup = describe_startup(report.startup) if report.startup is not None else []
+    for line in (*startup, *map(str, report.folding), noise(report), *headlines(report), *map(_say, goals(report))):
         console.print(line, highlight=False)
 
 
-def _table(report: Report, shape: Shape) -> Table:
-    table = Table(title=describe_shape(report, shape), title_justify="left", title_style="", box=box.SIMPLE, padding=0)
-    for column in COLUMNS:
-        table.add_column(
-            column, min_width=max(map(len, column.split())), justify="left" if column == "server" else "right"
-        )
+def _say(goal: Goal) -> str:
+    return f"{'reached' if goal.reached else 'NOT reached'}: {goal.goal}: {goal.measured}"
+
+
+def _closed(report: Report, shape: Shape) -> Table:
     rows = [row for row in report.rows if row.model == shape.name]
+    table = _table(COLUMNS, [], describe_shape(report, shape))
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         ends = following is not None and following.connections != row.connections
         table.add_row(*cells(row), end_section=ends)
+    return table
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE, padding=0)
+    for column in columns:
+        table.add_column(
+            column, min_width=max(map(len, column.split())), justify="left" if column in WORDS else "right"
+        )
+    for row in rows:
+        table.add_row(*row)
     return table

@@ -1,18 +1,20 @@
 """Who used the processors while something was measured: the server, or others, who make a number doubtful.
 
-The server's own seconds a request say what a request costs even where others slow the clock. Linux only, from /proc;
-elsewhere nothing is known and nothing is said.
+The server's own seconds a request say what a request costs even where others slow the clock.
 """
 
 from __future__ import annotations
 
-import os
 import resource
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
-STAT = Path("/proc/stat")
+import psutil
+
+from benchmarks.processes import cpu_seconds, family
+
+# What a core does that is work, by anybody; "steal" is what the hypervisor gave to other machines. Linux has all.
+WORK = ("user", "nice", "system", "irq", "softirq", "steal")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +40,13 @@ class Usage:
         return max(0.0, (self.busy - self.server - self.ours) / self.clock)
 
 
-def read_usage(server_pid: int) -> Usage | None:
+def read_usage(server_pid: int) -> Usage:
     """Read the counters. Ours are those of this process and of the children that it has waited for."""
-    if not STAT.exists():
-        return None
-    tick = 1 / os.sysconf("SC_CLK_TCK")
-    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, STAT.read_text().splitlines()[0].split()[1:9])
-    # The second field, the name, may hold blanks: count from its closing parenthesis.
-    server = (STAT.parent / str(server_pid) / "stat").read_text().rpartition(")")[2].split()
+    all_cores = psutil.cpu_times()
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return Usage(
         clock=time.monotonic(),
-        busy=(user + nice + system + irq + softirq + steal) * tick,
-        server=(int(server[11]) + int(server[12])) * tick,
+        busy=sum(getattr(all_cores, kind, 0.0) for kind in WORK),
+        server=cpu_seconds(family(server_pid)),
         ours=sum(usage.ru_utime + usage.ru_stime for usage in (own, children)),
     )

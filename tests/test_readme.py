@@ -160,7 +160,7 @@ def test_the_first_prediction_stands_on_the_first_screen() -> None:
 
 
 def test_the_settings_table_is_the_settings() -> None:
-    rows = re.findall(r"^\| `(--[a-z-]+)` \| `([A-Z_]+)` \| (?:`([^`]*)`)? *\|", README, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `(--[a-z0-9-]+)` \| `([A-Z0-9_]+)` \| (?:`([^`]*)`)? *\|", README, flags=re.MULTILINE)
     fields = Settings.model_fields
     expected = [
         (

@@ -1,6 +1,7 @@
 """The floor: an ASGI app that reads the same body and answers as many bytes, and does nothing in between.
 
-No server behind uvicorn can be faster. `python -m benchmarks.peers.floor <bytes of an answer>`
+No ASGI app behind uvicorn can be faster. `python -m benchmarks.peers.floor <bytes of an answer> <port> <parser>`, where
+the parser is uvicorn's `http` setting: httptools, which the service uses too, or the newer zttp.
 """
 
 from __future__ import annotations
@@ -29,4 +30,5 @@ def create_app(answer_bytes: int) -> ASGIApp:
 
 
 if __name__ == "__main__":
-    host(create_app(int(sys.argv[1])))
+    _, bytes_of_answer, port, parser = sys.argv
+    host(create_app(int(bytes_of_answer)), int(port), parser)

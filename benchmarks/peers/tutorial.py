@@ -1,7 +1,7 @@
 """The tutorial's server: FastAPI, a `def` endpoint, pydantic in and out, ONNX Runtime with its defaults.
 
-`python -m benchmarks.peers.tutorial <model.onnx> [threads of ONNX Runtime]`. Where tutorials differ it does what is
-faster: httptools and uvloop, no access log, no middleware, no model name in the answer.
+`python -m benchmarks.peers.tutorial <model.onnx> <port> <threads of ONNX Runtime>`. Where tutorials differ it does what
+is faster: httptools and uvloop, no access log, no middleware, no model name in the answer.
 
 By default ONNX Runtime starts a thread for each further core and binds it there itself: it leaves the core that the
 server was put on, and spins where the load generator runs. With one thread the server stays where it was put.
@@ -31,7 +31,7 @@ class PredictResponse(BaseModel):
     scores: list[float]
 
 
-def create_app(model_path: str, num_threads: int = 0) -> FastAPI:
+def create_app(model_path: str, num_threads: int) -> FastAPI:
     """The app of the tutorials, for one model; 0 threads are ONNX Runtime's default."""
     app = FastAPI()
     options = ort.SessionOptions()
@@ -49,4 +49,5 @@ def create_app(model_path: str, num_threads: int = 0) -> FastAPI:
 
 
 if __name__ == "__main__":
-    host(create_app(sys.argv[1], *map(int, sys.argv[2:])))
+    _, path, port, threads = sys.argv
+    host(create_app(path, int(threads)), int(port))
