@@ -239,6 +239,19 @@ def export(  # noqa: PLR0913, PLR0917
         str, typer.Option(help="memory for activations that the next BatchNorms are measured from; 0 for none")
     ] = "2GiB",
     device: Annotated[str, typer.Option(help="what the bundle is verified on: auto, cpu or cuda")] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="what the model computes in: fp32; fp16; bf16, on GPUs only; int8, with ranges from the training set. "
+            "Applied after the fold; inputs and outputs stay float32"
+        ),
+    ] = "fp32",
+    max_accuracy_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="how much held-out accuracy a lower --precision may cost before it is refused; 0.01 if not given"
+        ),
+    ] = None,
     raw: Annotated[Path | None, typer.Option(help="also keep the ONNX graph before folding, in this file")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a bundle that is there already")] = False,
 ) -> None:
@@ -255,6 +268,8 @@ def export(  # noqa: PLR0913, PLR0917
         device=device,
         raw_path=raw,
         overwrite=overwrite,
+        precision=precision,
+        max_accuracy_drop=max_accuracy_drop,
     )
 
 

@@ -10,6 +10,8 @@ FoldserveError
     ├── LedgerUnbalanced      a BatchNorm is missing from the account: a defect of foldserve
     ├── FoldInvalid           a model can not be folded at all (unreadable, or written wrongly)
     ├── ParityFailed          what would be served does not equal what was trained
+    ├── PrecisionUnavailable  the model can not be had, or not be run, in the precision that was asked for
+    ├── AccuracyLost          in the lower precision the model puts too many instances wrong
     └── RefusedElsewhere      another process of the same training refused, and says why
 """
 
@@ -52,6 +54,14 @@ class FoldInvalid(ExportError):
 
 class ParityFailed(ExportError):
     """The served model does not answer as the trained network does."""
+
+
+class PrecisionUnavailable(ExportError):
+    """The model can not be lowered to this precision, or the device can not run it."""
+
+
+class AccuracyLost(ExportError):
+    """Lower precision costs more accuracy than is allowed."""
 
 
 class RefusedElsewhere(ExportError):

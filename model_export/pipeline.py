@@ -24,6 +24,7 @@ from model_export.fold.files import save_model
 from model_export.fold.provenance import Measured, Provenance, provenance_of, sha256_of_file, stamp
 from model_export.freeze import freeze
 from model_export.ir import ir
+from model_export.lowering import MAX_ACCURACY_DROP, Exact, Lowering, check_lowering, lower_and_verify
 from model_export.measuring import (
     MeasuringOptions,
     Method,
@@ -35,11 +36,13 @@ from model_export.measuring import (
 )
 from model_export.statistics import Tell, count_instances, describe_statistics, named_batchnorms, sample
 from model_export.threads import threads_for
-from model_export.verify import compute_reference, verify
+from model_export.verify import Verification, compute_reference, serve, verify_served
 from service.bundle import (
     MODEL_FILE,
     Bundle,
     Manifest,
+    Precision,
+    PrecisionReport,
     Signature,
     StatisticsReport,
     TensorSpec,
@@ -58,7 +61,10 @@ PRODUCERS = ("foldserve", "torch", "onnx", "onnx-ir", "onnxscript", "numpy")
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRequest:
-    """What to export, how, and where to. `raw_path` keeps the graph before folding, for those who want to look."""
+    """What to export, how, and where to. `raw_path` keeps the graph before folding, for those who want to look.
+
+    A `precision` below fp32 is applied after the fold, and may cost `max_accuracy_drop` of held-out accuracy.
+    """
 
     checkpoint: Path
     out: Path
@@ -67,6 +73,15 @@ class ExportRequest:
     device: Device = "auto"
     overwrite: bool = False
     raw_path: Path | None = None
+    precision: Precision = "fp32"
+    max_accuracy_drop: float = MAX_ACCURACY_DROP
+
+    @property
+    def lowering(self) -> Lowering | None:
+        """What is to be lowered, and within which limit; None for float32."""
+        if self.precision == "fp32":
+            return None
+        return Lowering(precision=self.precision, device=self.device, max_accuracy_drop=self.max_accuracy_drop)
 
     @property
     def name(self) -> str:
@@ -86,7 +101,7 @@ def build_bundle(request: ExportRequest, announce: Announce = lambda _: None, *,
         ExportError: a room refused, and says why and what to do.
         BundleError, BundleExists: the place can not take the bundle, or the model can not be opened.
     """
-    _check_place(request)
+    _check_request(request)
     checkpoint = read_checkpoint(request.checkpoint)
     splits = load_splits_of(checkpoint)
     trained = as_trained(checkpoint, load_network(checkpoint), splits)
@@ -115,10 +130,18 @@ def _build(  # noqa: PLR0913, PLR0917 - what came of each step so far
     reference = compute_reference(frozen, splits.test.instances)
     with _saved(folded.model, raw, request.raw_path) as (raw_path, model_path):
         signature = _signature(run)
-        verification = verify(reference, open_predictor(model_path, signature, request.device), splits.test)
+        exact = Exact(
+            model=folded.model,
+            path=model_path,
+            signature=signature,
+            split=splits.test,
+            served=serve(open_predictor(model_path, signature, request.device), splits.test),
+            reference=reference,
+        )
+        verified = _lower(request, announce, exact, splits)
         announce("Writing the bundle")
         comparison = compare(record(raw_path), model_path)
-        stamp(model_path, _provenance(raw_path, folded, request.statistics, comparison))
+        stamp(verified.path, _provenance(raw_path, folded, request.statistics, comparison))
         return write_bundle(
             request.out,
             manifest=Manifest(
@@ -127,18 +150,42 @@ def _build(  # noqa: PLR0913, PLR0917 - what came of each step so far
                 signature=signature,
                 statistics=report,
                 fold=folded.report,
-                parity=verification.parity,
-                training=_training(run, splits, verification.accuracy),
+                parity=verified.verification.parity,
+                training=_training(run, splits, verified.verification.accuracy),
                 producer=_producer(),
                 created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+                precision=verified.precision,
             ),
-            model_path=model_path,
+            model_path=verified.path,
             examples=pick_examples(splits, reference.answers),
             overwrite=request.overwrite,
         )
 
 
-def _check_place(request: ExportRequest) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _Verified:
+    """The model file that goes into the bundle, and how it was verified."""
+
+    path: Path
+    verification: Verification
+    precision: PrecisionReport | None = None
+
+
+def _lower(request: ExportRequest, announce: Announce, exact: Exact, splits: Splits) -> _Verified:
+    """Verify float32, and then what is made of it, if a lower precision is asked for."""
+    verification = verify_served(exact.reference, exact.served, exact.split)
+    if request.lowering is None:
+        return _Verified(path=exact.path, verification=verification)
+    announce(f"Lowering it to {request.precision}, and verifying that")
+    path = exact.path.with_name(f"{request.precision}.onnx")
+    verification, report = lower_and_verify(request.lowering, exact, splits.calibration, path)
+    return _Verified(path=path, verification=verification, precision=report)
+
+
+def _check_request(request: ExportRequest) -> None:
+    """Refuse what can be seen to be impossible before anything is computed."""
+    if request.lowering is not None:
+        check_lowering(request.lowering)
     check_name_and_version(request.name, request.version)
     check_free(request.out, overwrite=request.overwrite)
 

@@ -17,6 +17,7 @@ from torch import nn
 from model_export.data import Split
 from model_export.errors import ParityFailed
 from model_export.inference_copy import inference_copy
+from model_export.tolerances import Tolerances
 from service.bundle import OutputParity, ParityReport
 from service.predictor import Predictor
 
@@ -31,6 +32,7 @@ REMEDY = (
     "If an input's mean is far above its spread (a year, a latitude, a timestamp), subtract an offset from it, "
     "or train with --placement before, after or none"
 )
+REMEDY_OF_LOWER_PRECISION = "Choose a higher --precision; fp32 has been verified and agrees"
 
 Answers = dict[str, NDArray[np.float64]]
 
@@ -41,6 +43,14 @@ class Reference:
 
     answers: Answers
     dtype: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Served:
+    """What a predictor answered to a split, one instance at a time, and ONNX Runtime's provider that ran it."""
+
+    answers: Answers
+    provider: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,17 +75,43 @@ def verify(reference: Reference, predictor: Predictor, split: Split) -> Verifica
     Raises:
         ParityFailed: an output differs by more than its tolerance.
     """
-    served = _serve(predictor, split.instances)
-    outputs = tuple(_compare(name, reference.answers[name], served[name]) for name in reference.answers)
-    labels, expected = served["scores"].argmax(axis=1), reference.answers["scores"].argmax(axis=1)
+    return verify_served(reference, serve(predictor, split), split)
+
+
+def serve(predictor: Predictor, split: Split) -> Served:
+    """Ask the predictor for each instance of `split`."""
+    answers = [predictor.outputs(instance) for instance in split.instances]
+    stacked = {name: np.stack([answer[name] for answer in answers]).astype(np.float64) for name in answers[0]}
+    return Served(answers=stacked, provider=predictor.placement.provider)
+
+
+def verify_served(
+    reference: Reference, served: Served, split: Split, tolerances: Tolerances | None = None
+) -> Verification:
+    """Compare what was served with the reference; with float32's tolerances, if none are given.
+
+    Raises:
+        ParityFailed: an output differs by more than its tolerance.
+    """
+    allowed = tolerances or Tolerances(SCORES_TOLERANCE, LOGITS_TOLERANCE)
+    remedy = REMEDY if tolerances is None else REMEDY_OF_LOWER_PRECISION
+    outputs = tuple(
+        _compare(name, expected, served.answers[name], allowed, remedy) for name, expected in reference.answers.items()
+    )
+    labels, expected = served.answers["scores"].argmax(axis=1), reference.answers["scores"].argmax(axis=1)
     parity = ParityReport(
         num_instances=len(split),
         outputs=outputs,
         label_agreement=float((labels == expected).mean()),
         reference_dtype=reference.dtype,
-        provider=predictor.placement.provider,
+        provider=served.provider,
     )
-    return Verification(parity=parity, accuracy=float((labels == split.labels).mean()))
+    return Verification(parity=parity, accuracy=accuracy_of(served, split))
+
+
+def accuracy_of(served: Served, split: Split) -> float:
+    """The share of the instances whose largest score is that of their label."""
+    return float((served.answers["scores"].argmax(axis=1) == split.labels).mean())
 
 
 def _reference(network: nn.Module, instances: NDArray[np.float32], dtype: torch.dtype) -> Reference:
@@ -90,19 +126,16 @@ def _answers(network: nn.Module, instances: NDArray[np.float32], dtype: torch.dt
     return {"scores": logits.softmax(dim=-1).numpy(), "logits": logits.numpy()}
 
 
-def _serve(predictor: Predictor, instances: NDArray[np.float32]) -> Answers:
-    answers = [predictor.outputs(instance) for instance in instances]
-    return {name: np.stack([answer[name] for answer in answers]).astype(np.float64) for name in answers[0]}
-
-
-def _compare(output: str, expected: NDArray[np.float64], found: NDArray[np.float64]) -> OutputParity:
+def _compare(
+    output: str, expected: NDArray[np.float64], found: NDArray[np.float64], allowed: Tolerances, remedy: str
+) -> OutputParity:
     difference = np.abs(found - expected)
-    tolerance = SCORES_TOLERANCE if output == "scores" else LOGITS_TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    tolerance = allowed.scores if output == "scores" else allowed.logits * max(1.0, float(np.abs(expected).max()))
     if not difference.max() <= tolerance:  # so that NaN fails too
         worst = int(np.nanargmax(difference.max(axis=1))) if not np.isnan(difference).all() else 0
         raise ParityFailed(
             f"what would be served is not what was trained: {output} differ by {difference.max():.2e} at held-out "
-            f"instance {worst}, allowed are {tolerance:.2e}; no bundle was written. {REMEDY}"
+            f"instance {worst}, allowed are {tolerance:.2e}; no bundle was written. {remedy}"
         )
     return OutputParity(
         output=output,

@@ -9,7 +9,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from model_export.wording import some
-from service.bundle import FoldReport, LedgerEntry, Manifest, ParityReport, Signature, StatisticsReport, TensorSpec
+from service.bundle import (
+    FoldReport,
+    LedgerEntry,
+    Manifest,
+    ParityReport,
+    PrecisionReport,
+    Signature,
+    StatisticsReport,
+    TensorSpec,
+)
 
 MIN_WIDTH_OF_NAMES = 16  # in a narrow terminal the numbers' headings break first
 
@@ -20,7 +29,7 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 def show_bundle(manifest: Manifest, console: Console) -> None:
-    """The whole story of a bundle, in five parts."""
+    """The whole story of a bundle, in five parts, and a sixth one if it is not float32."""
     training = manifest.training
     console.print(f"[bold]{manifest.name}[/] version {manifest.version}, made {manifest.created}")
     course = f"{_epochs(training.num_epochs)}, {training.num_train} instances, seed {training.seed}"
@@ -34,6 +43,38 @@ def show_bundle(manifest: Manifest, console: Console) -> None:
     show_statistics(manifest.statistics, manifest.signature, console)
     show_ledger(manifest.fold, console)
     show_parity(manifest.parity, console)
+    if manifest.precision is not None:
+        show_precision(manifest.precision, console)
+
+
+def show_precision(report: PrecisionReport, console: Console) -> None:
+    """A lower precision beside float32: what it costs, and what it saves."""
+    console.print(f"[bold]Precision[/]: {report.name}, beside fp32, on {report.num_instances} held-out instances")
+    table = Table()
+    for column in ("", "accuracy", "labels as fp32", "largest difference of a score", "model"):
+        table.add_column(column, justify="left" if not column else "right")
+    table.add_row("fp32", f"{report.fp32_accuracy:.4f}", "", "", _size(report.fp32_model_bytes))
+    agreement, difference = f"{report.label_agreement:.2%}", f"{report.max_score_difference:.1e}"
+    table.add_row(report.name, f"{report.accuracy:.4f}", agreement, difference, _size(report.model_bytes))
+    if report.rounded_accuracy is not None and report.rounded_score_difference is not None:
+        difference = f"{report.rounded_score_difference:.1e}"
+        table.add_row(f"{report.name}, as a GPU rounds", f"{report.rounded_accuracy:.4f}", "", difference, "")
+    console.print(table)
+    for line in _about_precision(report):
+        console.print(f"  {line}", soft_wrap=True, markup=False)
+
+
+def _about_precision(report: PrecisionReport) -> Iterable[str]:
+    yield f"limit     {report.max_accuracy_drop:g} of accuracy may be lost"
+    yield f"float32   stays in {some(report.float32_layers)}"
+    if report.num_calibration_instances is not None:
+        yield f"ranges    taken over {report.num_calibration_instances} training instances"
+    if report.standardised:
+        yield f"scaled    in float32: what {report.standardised} reads, each channel by itself"
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1000:,.0f} kB"
 
 
 def show_ledger(report: FoldReport, console: Console) -> None:

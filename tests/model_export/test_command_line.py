@@ -123,6 +123,22 @@ def test_diff_of_a_model_and_its_fold_says_that_they_answer_alike(model_path: Pa
             ("export", "absent.ckpt", "--out", "models/a/1", "--statistics", "best"),
             "expected one of exact, precise, ema",
         ),
+        (
+            ("export", "absent.ckpt", "--out", "models/a/1", "--precision", "fp8"),
+            "--precision is 'fp8': expected one of fp32, fp16, bf16, int8",
+        ),
+        (
+            ("export", "absent.ckpt", "--out", "models/a/1", "--precision", "int8", "--max-accuracy-drop", "nan"),
+            "--max-accuracy-drop is nan: expected a share from 0 to 1",
+        ),
+        (
+            ("export", "absent.ckpt", "--out", "models/a/1", "--max-accuracy-drop", "0.1"),
+            "fp32 costs nothing, drop it",
+        ),
+        (
+            ("export", "absent.ckpt", "--out", "models/a/1", "--precision", "bf16", "--device", "cpu"),
+            "--precision bf16 needs a GPU",
+        ),
         (("train", "--data", "absent.csv"), "there is no data 'absent.csv'"),
         (("train", "--network", "transformer"), "no network 'transformer'"),
         (("train", "--momentum", "2"), "--momentum is 2.0"),
