@@ -5,6 +5,7 @@ It writes one line of JSON: seconds of each step. It imports nothing at its top 
 
 import sys
 import time
+from typing import Any
 
 
 class Watch:
@@ -29,16 +30,16 @@ def time_steps(bundle_path: str) -> dict[str, float]:
     watch.note("import")
     settings = service.settings.read_settings(["--models", bundle_path, "--device", "cpu"])
     app = service.app.create_app(settings)
-    watch.note("settings and FastAPI")
+    watch.note("settings")
     import asyncio
 
-    asyncio.run(_get_ready(app.fastapi))
+    asyncio.run(_get_ready(app))
     watch.note("open and check the model")
     return watch.steps
 
 
-async def _get_ready(fastapi: object) -> None:
-    async with fastapi.router.lifespan_context(fastapi):  # type: ignore[attr-defined]
+async def _get_ready(app: Any) -> None:
+    async with app.running():
         pass
 
 

@@ -56,7 +56,7 @@ def measure_steps(built: BuiltModel, *, num_blocks: int = NUM_BLOCKS) -> Steps:
 
 async def _measure(built: BuiltModel, num_blocks: int) -> Steps:
     app = create_app(read_settings(["--models", str(built.bundle.directory), "--device", "cpu"]))
-    async with app.fastapi.router.lifespan_context(app.fastapi):
+    async with app.running():
         lane = app.predict_paths["/predict"]
         bodies = make_requests(built, TOGETHER).bodies
         alone = await _steps(lane, bodies[:1], num_blocks)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 
 from service.batching import BITWISE, OFF
+from service.protocols.descriptions import example_request, foldserve_version
 from service.protocols.directory import Directory
-from service.protocols.documents import example_request, foldserve_version
 from service.protocols.lane import Lane
 from service.protocols.predict import encode_request
 

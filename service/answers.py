@@ -5,7 +5,7 @@ from __future__ import annotations
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
-from service.protocols.answer import Answer
+from service.protocols.answer import JSON, Answer
 
 CLOSE = b"connection: close\r\n"
 
@@ -20,10 +20,10 @@ class AnswerWriter:
 
     def write(self, answer: Answer, *, close: bool = False) -> bytes:
         """Give the bytes of an answer; with `close`, the connection is not to be used again."""
-        status, body, _, headers = answer
+        status, body, _, headers, content_type = answer
         if self._server_state.default_headers is not self._headers:
             self._prepare()
-        if status == 200 and not headers and not close:
+        if status == 200 and not headers and not close and content_type is JSON:
             return b"%b%d\r\n\r\n%b" % (self._success, len(body), body)
         lines = b"".join(_line(*header) for header in (*self._server_state.default_headers, *answer.all_headers()))
         last = CLOSE if close and (b"connection", b"close") not in headers else b""

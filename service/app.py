@@ -1,82 +1,130 @@
 """The server as one ASGI value: predictions go the short way, everything else goes to FastAPI.
 
-Models are opened and checked in the lifespan. Ready means that the lifespan has come through.
+Models are opened and checked in the lifespan. Ready means that the lifespan has come through. FastAPI, which is for
+documents and the OpenAPI description, takes longer to import than all the rest together and 20 MB: it is loaded by the
+first request that needs it, in a thread, and a server that is only asked for predictions, health and metrics never
+does.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi_offline import FastAPIOffline
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from typing import TYPE_CHECKING
 
 from service.errors import FoldserveError
-from service.metrics import Metrics, Running
+from service.metrics import Metrics, Recorder, Running
 from service.protocols.answer import Answer
+from service.protocols.descriptions import example_request
 from service.protocols.directory import Directory
-from service.protocols.documents import add_documents, example_request, foldserve_version
-from service.protocols.hot_path import serve
-from service.protocols.http_errors import answer_error, answer_status
+from service.protocols.hot_path import send_answer, serve
 from service.protocols.lane import Lane, gather
-from service.protocols.openapi import add_predict_routes, to_response
 from service.protocols.predict import Endpoint, encode_request
+from service.protocols.probes import answer_probe
+from service.protocols.tail import answer_tail
 from service.repository import Opening, Repository, ServedModel, open_repository
 from service.scheduler import OwnThread, measure_inline_limit
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from service.tail.recorder import Tail
 
 
 class App:
     """The ASGI application, and what it knows: `directory` once it has started, `failure` if it could not.
 
     `predict_paths` are those where predictions are asked for, once it has started. `rest` answers all that is no
-    prediction: FastAPI, in whatever a server wraps it. Several processes of one server share the directory `counts`.
+    prediction, in whatever a server wraps it. Several processes of one server share the directory `counts`.
     """
 
     def __init__(self, settings: Settings, counts: Path | None = None) -> None:
         self.settings = settings
         self.directory = Directory()
         self.failure: FoldserveError | None = None
-        self._metrics = Metrics(counts)
         self.predict_paths: dict[str, Lane] = {}
-        self.fastapi = self._create_fastapi()
-        self.rest: ASGIApp = self.fastapi
+        self.rest: ASGIApp = self._answer_rest
+        self._metrics = Metrics(counts)
+        self._tail: Tail | None = None
+        self._fastapi: ASGIApp | None = None
+        self._loading = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run the lifespan."""
-        lane = None
-        if scope["type"] == "http" and scope["method"] == "POST":
-            lane = self.predict_paths.get(scope["path"])
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        lane = self.predict_paths.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
         if lane is None:
             await self.rest(scope, receive, send)
         else:
             await serve(lane, scope, receive, send)
 
-    def _create_fastapi(self) -> FastAPI:
-        # The assets of /docs come with the package: the page opens without a network.
-        app = FastAPIOffline(title="foldserve", version=foldserve_version(), redoc_url=None, lifespan=self._lifespan)
-        _answer_errors(app)
-        add_documents(app, self.directory, self._metrics)
-        return app
-
     @asynccontextmanager
-    async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
-        try:
-            await self._load()
-        except FoldserveError as err:
-            self.failure = err
-            raise
-        add_predict_routes(app, self.directory)
-        with _frozen_garbage():
-            self.directory.ready = True
+    async def running(self) -> AsyncIterator[None]:
+        """Open and check the models, be ready meanwhile, and close them.
+
+        Raises:
+            FoldserveError: what was to be served can not be.
+        """
+        with self._watched():
+            try:
+                await self._load()
+            except FoldserveError as err:
+                self.failure = err
+                raise
+            with _frozen_garbage():
+                self.directory.ready = True
+                yield
+                self.directory.ready = False
+            self._unload()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Watch what runs here, if a tail report is wanted."""
+        if not self.settings.tail_report:
             yield
-            self.directory.ready = False
-        self._unload()
+            return
+        from service.tail.recorder import Tail
+
+        self._tail = Tail(self.settings.tail_report, num_processes=self.settings.workers)
+        rest = self.rest
+        with self._tail.watching():
+            self.rest = self._tail.watch_rest(rest)
+            yield
+        self.rest = rest
+
+    async def load_fastapi(self) -> ASGIApp:
+        """Give the application for people; it is made when it is first asked for."""
+        async with self._loading:
+            if self._fastapi is None:
+                self._fastapi = await asyncio.to_thread(_create_fastapi, self.directory, self._metrics, self._tail)
+        return self._fastapi
+
+    async def _answer_rest(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method, path = scope["method"], scope["path"]
+        answer = answer_probe(method, path, self.directory, self._metrics) or answer_tail(method, path, self._tail)
+        if answer is not None:
+            await send_answer(answer, send)
+            return
+        fastapi = await self.load_fastapi()
+        await fastapi(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Speak ASGI's lifespan protocol."""
+        await receive()
+        try:
+            async with self.running():
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except FoldserveError as err:
+            await send({"type": "lifespan.startup.failed", "message": str(err)})
+        else:
+            await send({"type": "lifespan.shutdown.complete"})
 
     async def _load(self) -> None:
         settings = self.settings
@@ -105,10 +153,14 @@ class App:
             endpoint=endpoint,
             thread=thread,
             tick=gather(endpoint) if model.batches.largest > 1 else None,
-            metrics=self._metrics.for_model(model.name, model.version),
+            metrics=await self._count(model, thread),
             max_body_bytes=self.settings.max_body_bytes,
             example_answer=await _first_answer(endpoint, thread),
         )
+
+    async def _count(self, model: ServedModel, thread: OwnThread | None) -> Recorder:
+        plain = self._metrics.for_model(model.name, model.version)
+        return plain if self._tail is None else await self._tail.watch_model(model.name, plain, thread)
 
     def _unload(self) -> None:
         for lane in self.directory.lanes.values():
@@ -140,6 +192,14 @@ def create_app(settings: Settings, counts: Path | None = None) -> App:
     return App(settings, counts)
 
 
+def _create_fastapi(directory: Directory, metrics: Metrics, tail: Tail | None) -> ASGIApp:
+    from service.protocols.fastapi_app import create_fastapi
+
+    fastapi = create_fastapi(directory, metrics, tail)
+    gc.freeze()
+    return fastapi
+
+
 @contextmanager
 def _frozen_garbage() -> Iterator[None]:
     """Keep what was loaded out of the garbage collector's way: it lives as long as the server does."""
@@ -149,23 +209,3 @@ def _frozen_garbage() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-def _answer_errors(app: FastAPI) -> None:
-    @app.exception_handler(FoldserveError)
-    async def on_own_error(_: Request, err: FoldserveError) -> Response:
-        return to_response(answer_error(err))
-
-    @app.exception_handler(HTTPException)
-    async def on_http_error(request: Request, err: HTTPException) -> Response:
-        message = f"{request.method} {request.url.path[:200]}: {str(err.detail).lower()}; GET / lists what there is"
-        headers = tuple((name.lower().encode(), value.encode()) for name, value in (err.headers or {}).items())
-        return to_response(answer_status(err.status_code, message, headers))
-
-    @app.exception_handler(RequestValidationError)
-    async def on_invalid(_: Request, err: RequestValidationError) -> Response:
-        return to_response(answer_status(422, f"the request is invalid: {err.errors()[0]['msg']}"))
-
-    @app.exception_handler(Exception)
-    async def on_bug(_: Request, __: Exception) -> Response:
-        return to_response(answer_status(500, "the server failed on this request; its log says why"))

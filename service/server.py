@@ -66,7 +66,7 @@ class _Server(uvicorn.Server):
         )
         super().__init__(config)
         # What a proxy says of the client matters to redirects only: a prediction need not wait for it to be read.
-        app.rest = ProxyHeadersMiddleware(app.fastapi, config.forwarded_allow_ips)  # type: ignore[arg-type, assignment]
+        app.rest = ProxyHeadersMiddleware(app.rest, config.forwarded_allow_ips)  # type: ignore[arg-type, assignment]
         self._app = app
         self._on_started = on_started
 

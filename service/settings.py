@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     http: Literal["fast", "asgi"] = "fast"
     """fast: predictions are answered below ASGI; asgi: plain uvicorn, the same answers, slower"""
 
+    tail_report: int = Field(default=0, ge=0, le=1000)
+    """keep so many of the slowest predictions and why they were slow, for GET /tail-report; costs some µs a request"""
+
     drain_seconds: float = Field(default=0.0, ge=0.0, le=3600.0)
     """after SIGTERM, how long to go on answering while /health/ready already says no"""
 

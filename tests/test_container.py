@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 import yaml
 
-from service.app import create_app
+from service.metrics import Metrics
+from service.protocols.directory import Directory
+from service.protocols.fastapi_app import create_fastapi
 from service.server import SHUTDOWN_SECONDS
-from service.settings import Settings, read_settings
+from service.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 MANIFESTS = ("compose.yaml", "kubernetes.yaml")
@@ -196,7 +198,7 @@ def test_a_manifest_says_first_what_it_is_and_how_to_use_it(file: str) -> None:
 
 
 def test_the_probes_ask_routes_that_the_server_has() -> None:
-    routes = create_app(read_settings([])).fastapi.openapi()["paths"]
+    routes = create_fastapi(Directory(), Metrics()).openapi()["paths"]
     probes = {kind: container()[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")}
     assert {probe["path"] for probe in probes.values()} <= set(routes)
     assert probes["liveness"]["path"] == "/health/live"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+JSON = b"application/json"
+
 
 class Answer(NamedTuple):
     """What a request gets. `reason` is empty for a success, else the error's code, for the metrics.
@@ -15,8 +17,9 @@ class Answer(NamedTuple):
     body: bytes
     reason: str = ""
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    content_type: bytes = JSON
 
     def all_headers(self) -> list[tuple[bytes, bytes]]:
         """Give the headers as ASGI takes them."""
         length = b"%d" % len(self.body)
-        return [(b"content-type", b"application/json"), (b"content-length", length), *self.headers]
+        return [(b"content-type", self.content_type), (b"content-length", length), *self.headers]

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import msgspec
-import numpy as np
 from fastapi import FastAPI, Response
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.metrics import Metrics
+from service.protocols.descriptions import describe_model, describe_server, example_request
 from service.protocols.directory import Directory
-from service.protocols.lane import Lane
-from service.repository import ServedModel
-
-
-def foldserve_version() -> str:
-    """Give the installed version of foldserve."""
-    try:
-        return version("foldserve")
-    except PackageNotFoundError:
-        return "unknown"
+from service.protocols.probes import answer_live, answer_metrics, answer_ready
+from service.protocols.responses import to_response
 
 
 def add_documents(app: FastAPI, directory: Directory, metrics: Metrics) -> None:
@@ -33,7 +22,7 @@ def add_documents(app: FastAPI, directory: Directory, metrics: Metrics) -> None:
 
     @app.get("/metrics", summary="Numbers for Prometheus", response_class=Response)
     async def render_metrics() -> Response:
-        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+        return to_response(answer_metrics(metrics))
 
 
 def _add_descriptions(app: FastAPI, directory: Directory) -> None:
@@ -68,67 +57,13 @@ def _add_health(app: FastAPI, directory: Directory) -> None:
     @app.head("/health/live", include_in_schema=False)
     @app.get("/health/live", summary="Is the process alive?")
     async def live() -> Response:
-        return _json({"live": True})
+        return to_response(answer_live())
 
     @app.head("/health/ready", include_in_schema=False)
     @app.get("/health/ready", summary="Does it want requests?")
     async def ready() -> Response:
-        return _json({"ready": directory.ready}, status=200 if directory.ready else 503)
+        return to_response(answer_ready(directory))
 
 
-def describe_server(directory: Directory) -> dict[str, Any]:
-    """Say what is served, and where to read on."""
-    return {
-        "name": "foldserve",
-        "version": foldserve_version(),
-        "models": [
-            {"name": name, "version": lane.endpoint.model.version, "predict": f"/models/{name}/predict"}
-            for name, lane in directory.lanes.items()
-        ],
-        "default_model": directory.default.endpoint.model.name if directory.default else None,
-        "links": {"docs": "/docs", "openapi": "/openapi.json", "models": "/models", "metrics": "/metrics"},
-    }
-
-
-def describe_model(lane: Lane) -> dict[str, Any]:
-    """Say all there is to know about a model, with an example that can be posted and the answer to expect."""
-    model = lane.endpoint.model
-    return {
-        "name": model.name,
-        "version": model.version,
-        "predict": f"/models/{model.name}/predict",
-        "signature": model.predictor.signature,
-        "example": {"request": example_request(model), "answer": json.loads(lane.example_answer.body)},
-        "device": model.predictor.placement,
-        "self_check": model.self_check,
-        "batching": model.batching,
-        **_describe_origin(model),
-    }
-
-
-def example_request(model: ServedModel) -> dict[str, Any]:
-    """Give a body for the model: the first recorded example, or zeros where there is none."""
-    if model.examples:
-        return {"instance": model.examples[0].instance}
-    spec = model.predictor.signature.input
-    return {"instance": np.zeros(spec.shape, spec.dtype).ravel().tolist()}
-
-
-def _describe_origin(model: ServedModel) -> dict[str, Any]:
-    manifest = model.manifest
-    if manifest is None:
-        return {"statistics": None, "fold": None, "parity": None, "precision": None, "training": None}
-    return {
-        "statistics": manifest.statistics,
-        "fold": manifest.fold,
-        "parity": manifest.parity,
-        "precision": manifest.precision or {"name": "fp32"},
-        "training": manifest.training,
-        "producer": manifest.producer,
-        "created": manifest.created,
-        "files": manifest.files,
-    }
-
-
-def _json(value: Any, *, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status_code=status, media_type="application/json")
+def _json(value: Any) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")

@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
-from typing import Any
-
-from starlette.types import Receive, Scope, Send
+from typing import TYPE_CHECKING, Any
 
 from service.errors import FoldserveError
 from service.protocols.answer import Answer
 from service.protocols.http_errors import answer_error
 from service.protocols.lane import Lane, Question, Withdraw, too_large
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
 
 
 class ClientGone(Exception):
@@ -30,6 +31,11 @@ async def serve(lane: Lane, scope: Scope, receive: Receive, send: Send) -> None:
         answer = await respond(lane, scope, receive)
     except ClientGone:
         return
+    await send_answer(answer, send)
+
+
+async def send_answer(answer: Answer, send: Send) -> None:
+    """Send an answer over ASGI."""
     await send({"type": "http.response.start", "status": answer.status, "headers": answer.all_headers()})
     await send({"type": "http.response.body", "body": answer.body})
 

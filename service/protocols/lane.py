@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from service.errors import BodyTooLarge, FoldserveError
-from service.metrics import ModelMetrics
+from service.metrics import Recorder
 from service.protocols.answer import Answer
 from service.protocols.http_errors import answer_error, answer_status
 from service.protocols.predict import Endpoint
@@ -46,7 +46,7 @@ class Lane:
     endpoint: Endpoint
     thread: OwnThread | None
     tick: Tick[bytes, Answer] | None
-    metrics: ModelMetrics
+    metrics: Recorder
     max_body_bytes: int
     example_answer: Answer
 

@@ -11,11 +11,11 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 from service.bundle import Feature, Signature
-from service.protocols.answer import Answer
+from service.protocols.descriptions import example_request
 from service.protocols.directory import Directory
-from service.protocols.documents import example_request
 from service.protocols.hot_path import respond
 from service.protocols.lane import Lane
+from service.protocols.responses import to_response
 
 ERROR_SCHEMA = {
     "type": "object",
@@ -62,13 +62,6 @@ def _declare(app: FastAPI, path: str, lane: Lane) -> None:
 
 async def _respond(lane: Lane, request: Request) -> Response:
     return to_response(await respond(lane, request.scope, request.receive))
-
-
-def to_response(answer: Answer) -> Response:
-    """Turn an answer into Starlette's response."""
-    response = Response(answer.body, status_code=answer.status)
-    response.raw_headers = answer.all_headers()
-    return response
 
 
 def _describe(lane: Lane) -> dict[str, Any]:

@@ -73,7 +73,7 @@ async def running(app: App) -> AsyncIterator[Ask]:
         await app({"type": "http", "method": "POST", "path": "/predict", "headers": []}, receive, send)
         return sent[0]["status"], sent[1]["body"]
 
-    async with app.fastapi.router.lifespan_context(app.fastapi):
+    async with app.running():
         yield ask
 
 
@@ -263,7 +263,7 @@ def test_instances_are_drawn_in_the_input_s_shape_and_dtype(digits: TinyModel, d
 
 
 def test_the_model_shows_how_it_is_batched(app: App) -> None:
-    from service.protocols.documents import describe_model
+    from service.protocols.descriptions import describe_model
 
     async def main() -> Any:
         async with running(app):

@@ -304,7 +304,7 @@ async def listening(app: App, **config: Any) -> AsyncIterator[tuple[int, ServerS
     state, loop = ServerState(), asyncio.get_running_loop()
     loaded = uvicorn.Config(app, log_config=None, **config)
     create = connections(app.predict_paths, receive_seconds=1.0)
-    async with app.fastapi.router.lifespan_context(app.fastapi):
+    async with app.running():
         server = await loop.create_server(lambda: create(loaded, state, {}), "127.0.0.1", 0)
         yield server.sockets[0].getsockname()[1], state
         server.close()

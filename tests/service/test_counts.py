@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.counts import Counted, Counts
+from service.exposition import expose
 from service.metrics import LATENCY_BUCKETS_SECONDS, Metrics
 
 spawn = multiprocessing.get_context("spawn")
@@ -50,7 +51,7 @@ def read(metrics: Metrics) -> dict[tuple[str, str], float]:
         (sample.name, next((value for key, value in sample.labels.items() if key not in {"model", "version"}), "")): (
             sample.value
         )
-        for family in text_string_to_metric_families(metrics.render().decode())
+        for family in text_string_to_metric_families(expose(metrics).decode())
         for sample in family.samples
     }
 

@@ -388,7 +388,7 @@ import service.__main__
 
 async def main():
     app = create_app(Settings(models=Path({str(tmp_path)!r}), device="cpu"))
-    async with app.fastapi.router.lifespan_context(app.fastapi):
+    async with app.running():
         assert app.directory.find("digits").endpoint.answer({zeros()!r}).status == 200
 
 asyncio.run(main())

@@ -29,10 +29,10 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> App:
 
 def test_a_long_model_answers_from_its_thread_and_through_fastapi_the_same(app: App) -> None:
     async def main() -> list[tuple[int, bytes]]:
-        async with app.fastapi.router.lifespan_context(app.fastapi):
+        async with app.running():
             assert app.directory.find("digits").thread is not None
             answers = []
-            for asgi in (app, app.fastapi):
+            for asgi in (app, await app.load_fastapi()):
                 transport = httpx.ASGITransport(app=asgi)
                 async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
                     for body in (BODY, b"{"):
@@ -57,7 +57,7 @@ def test_a_client_that_leaves_while_it_waits_gets_no_answer(app: App) -> None:
         sent.append(message)
 
     async def main() -> None:
-        async with app.fastapi.router.lifespan_context(app.fastapi):
+        async with app.running():
             lane = app.directory.find("digits")
             assert lane.thread is not None
             blocker = lane.thread.submit(time.sleep, 0.2)
@@ -75,7 +75,7 @@ def test_a_bug_is_answered_as_json_without_a_stack_trace(
         raise ZeroDivisionError
 
     async def main() -> httpx.Response:
-        async with app.fastapi.router.lifespan_context(app.fastapi):
+        async with app.running():
             monkeypatch.setattr(app.directory.find("digits").endpoint, "answer", bug)
             transport = httpx.ASGITransport(app=app)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:

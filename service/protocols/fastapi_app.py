@@ -1,0 +1,54 @@
+"""FastAPI over all that is served: documents and descriptions for people, and every route in one OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+
+from service.errors import FoldserveError
+from service.metrics import Metrics
+from service.protocols.descriptions import foldserve_version
+from service.protocols.directory import Directory
+from service.protocols.documents import add_documents
+from service.protocols.http_errors import answer_error, answer_status
+from service.protocols.openapi import add_predict_routes
+from service.protocols.responses import to_response
+from service.protocols.tail_routes import add_tail_routes
+
+if TYPE_CHECKING:
+    from service.tail.recorder import Tail
+
+
+def create_fastapi(directory: Directory, metrics: Metrics, tail: Tail | None = None) -> FastAPI:
+    """Create the application for what the directory holds."""
+    # The assets of /docs come with the package: the page opens without a network.
+    app = FastAPIOffline(title="foldserve", version=foldserve_version(), redoc_url=None)
+    _answer_errors(app)
+    add_documents(app, directory, metrics)
+    add_tail_routes(app, tail)
+    add_predict_routes(app, directory)
+    return app
+
+
+def _answer_errors(app: FastAPI) -> None:
+    @app.exception_handler(FoldserveError)
+    async def on_own_error(_: Request, err: FoldserveError) -> Response:
+        return to_response(answer_error(err))
+
+    @app.exception_handler(HTTPException)
+    async def on_http_error(request: Request, err: HTTPException) -> Response:
+        message = f"{request.method} {request.url.path[:200]}: {str(err.detail).lower()}; GET / lists what there is"
+        headers = tuple((name.lower().encode(), value.encode()) for name, value in (err.headers or {}).items())
+        return to_response(answer_status(err.status_code, message, headers))
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid(_: Request, err: RequestValidationError) -> Response:
+        return to_response(answer_status(422, f"the request is invalid: {err.errors()[0]['msg']}"))
+
+    @app.exception_handler(Exception)
+    async def on_bug(_: Request, __: Exception) -> Response:
+        return to_response(answer_status(500, "the server failed on this request; its log says why"))
