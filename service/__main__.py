@@ -34,8 +34,16 @@ def main(arguments: Sequence[str]) -> int:
 def _serve(settings: Settings, listener: socket.socket) -> int:
     if settings.workers == 1:
         return serve(settings, listener, lambda: None)
-    with tempfile.TemporaryDirectory(prefix="foldserve-counts-", ignore_cleanup_errors=True) as counts:
-        return Workers(partial(serve, counts=Path(counts)), settings, listener).run()
+    try:
+        counts = tempfile.TemporaryDirectory(prefix="foldserve-counts-", ignore_cleanup_errors=True)
+    except OSError as err:
+        return _fail(
+            f"several workers put their metrics together in a temporary directory, and there is none to write to "
+            f"({err.strerror}): name one by TMPDIR, or serve with one worker",
+            EXIT_FAILURE,
+        )
+    with counts as directory:
+        return Workers(partial(serve, counts=Path(directory)), settings, listener).run()
 
 
 def _bind(settings: Settings) -> socket.socket:

@@ -7,6 +7,7 @@ from uvicorn.server import ServerState
 
 from service.protocols.answer import JSON, Answer
 
+CLOSE_HEADER = (b"connection", b"close")
 CLOSE = b"connection: close\r\n"
 
 
@@ -26,8 +27,12 @@ class AnswerWriter:
         if status == 200 and not headers and not close and content_type is JSON:
             return b"%b%d\r\n\r\n%b" % (self._success, len(body), body)
         lines = b"".join(_line(*header) for header in (*self._server_state.default_headers, *answer.all_headers()))
-        last = CLOSE if close and (b"connection", b"close") not in headers else b""
+        last = CLOSE if close and b"connection: close" not in lines else b""
         return STATUS_LINE[status] + lines + last + b"\r\n" + body
+
+    def closes(self) -> bool:
+        """Say if the server's headers themselves say that connections are not to be used again."""
+        return CLOSE_HEADER in self._server_state.default_headers
 
     def _prepare(self) -> None:
         """Write what all successes have in common, up to the length of their body."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from service.protocols.answer import Answer
 from service.protocols.descriptions import example_request
 from service.protocols.directory import Directory
 from service.protocols.hot_path import send_answer, serve
-from service.protocols.lane import Lane, gather
+from service.protocols.lane import Lane, answer_bug, gather
 from service.protocols.predict import Endpoint, encode_request
 from service.protocols.probes import answer_probe
 from service.protocols.tail import answer_tail
@@ -34,12 +35,16 @@ if TYPE_CHECKING:
 
     from service.tail.recorder import Tail
 
+EXPLANATION_SECONDS = 0.5  # of a body of some megabytes
+SWITCH_SECONDS = 300e-6
+
 
 class App:
     """The ASGI application, and what it knows: `directory` once it has started, `failure` if it could not.
 
     `predict_paths` are those where predictions are asked for, once it has started. `rest` answers all that is no
-    prediction, in whatever a server wraps it. Several processes of one server share the directory `counts`.
+    prediction, in whatever a server wraps it. Several processes of one server share the directory `counts`. `tail`
+    keeps the slowest predictions, if that is wanted.
     """
 
     def __init__(self, settings: Settings, counts: Path | None = None) -> None:
@@ -49,7 +54,8 @@ class App:
         self.predict_paths: dict[str, Lane] = {}
         self.rest: ASGIApp = self._answer_rest
         self._metrics = Metrics(counts)
-        self._tail: Tail | None = None
+        self.tail = _create_tail(settings)
+        self._explainer = OwnThread(name="explain", median_seconds=EXPLANATION_SECONDS)
         self._fastapi: ASGIApp | None = None
         self._loading = asyncio.Lock()
 
@@ -71,47 +77,49 @@ class App:
         Raises:
             FoldserveError: what was to be served can not be.
         """
-        with self._watched():
-            try:
-                await self._load()
-            except FoldserveError as err:
-                self.failure = err
-                raise
-            with _frozen_garbage():
-                self.directory.ready = True
-                yield
-                self.directory.ready = False
-            self._unload()
+        try:
+            await self._load()
+        except FoldserveError as err:
+            self.failure = err
+            raise
+        with _frozen_garbage(), _prompt_loop(), self._watched():
+            self.directory.ready = True
+            yield
+            self.directory.ready = False
+        self._unload()
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
         """Watch what runs here, if a tail report is wanted."""
-        if not self.settings.tail_report:
+        if self.tail is None:
             yield
             return
-        from service.tail.recorder import Tail
-
-        self._tail = Tail(self.settings.tail_report, num_processes=self.settings.workers)
         rest = self.rest
-        with self._tail.watching():
-            self.rest = self._tail.watch_rest(rest)
-            yield
-        self.rest = rest
+        self.rest = self.tail.watch_rest(rest)
+        try:
+            with self.tail.watching():
+                yield
+        finally:
+            self.rest = rest
 
     async def load_fastapi(self) -> ASGIApp:
         """Give the application for people; it is made when it is first asked for."""
         async with self._loading:
             if self._fastapi is None:
-                self._fastapi = await asyncio.to_thread(_create_fastapi, self.directory, self._metrics, self._tail)
+                self._fastapi = await asyncio.to_thread(_create_fastapi, self.directory, self._metrics, self.tail)
         return self._fastapi
 
     async def _answer_rest(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
-        answer = answer_probe(method, path, self.directory, self._metrics) or answer_tail(method, path, self._tail)
+        answer = answer_probe(method, path, self.directory, self._metrics) or answer_tail(method, path, self.tail)
         if answer is not None:
             await send_answer(answer, send)
             return
-        fastapi = await self.load_fastapi()
+        try:
+            fastapi = await self.load_fastapi()
+        except Exception as err:  # noqa: BLE001 - an import may fail in any way, and predictions need none of it
+            await send_answer(answer_bug(err), send)
+            return
         await fastapi(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -153,6 +161,7 @@ class App:
             endpoint=endpoint,
             thread=thread,
             tick=gather(endpoint) if model.batches.largest > 1 else None,
+            explainer=self._explainer,
             metrics=await self._count(model, thread),
             max_body_bytes=self.settings.max_body_bytes,
             example_answer=await _first_answer(endpoint, thread),
@@ -160,12 +169,13 @@ class App:
 
     async def _count(self, model: ServedModel, thread: OwnThread | None) -> Recorder:
         plain = self._metrics.for_model(model.name, model.version)
-        return plain if self._tail is None else await self._tail.watch_model(model.name, plain, thread)
+        return plain if self.tail is None else await self.tail.watch_model(model.name, plain, thread)
 
     def _unload(self) -> None:
         for lane in self.directory.lanes.values():
             if lane.thread is not None:
                 lane.thread.close()
+        self._explainer.close()
 
 
 async def _first_answer(endpoint: Endpoint, thread: OwnThread | None) -> Answer:
@@ -192,12 +202,34 @@ def create_app(settings: Settings, counts: Path | None = None) -> App:
     return App(settings, counts)
 
 
+def _create_tail(settings: Settings) -> Tail | None:
+    if not settings.tail_report:
+        return None
+    from service.tail.recorder import Tail
+
+    return Tail(settings.tail_report, num_processes=settings.workers)
+
+
 def _create_fastapi(directory: Directory, metrics: Metrics, tail: Tail | None) -> ASGIApp:
     from service.protocols.fastapi_app import create_fastapi
 
     fastapi = create_fastapi(directory, metrics, tail)
     gc.freeze()
     return fastapi
+
+
+@contextmanager
+def _prompt_loop() -> Iterator[None]:
+    """Let other threads (FastAPI's loading, a long model's reading and writing) hold Python for a short while only.
+
+    By default a thread gives way after 5 ms, in which the loop could answer a hundred predictions.
+    """
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,7 @@ MAX_COMPARED = 2048  # instances
 MIN_COMPARED = 64
 SECONDS_TO_COMPARE = 0.1
 SEED = 0
+LARGE = 10_000
 
 BITWISE = "bitwise"
 OFF = "off"
@@ -181,16 +183,23 @@ def _run_in(batch: Batch, instances: Array) -> tuple[list[Array], float]:
 
 
 def _run_half_filled(batch: Batch, instances: Array, alone: list[Array]) -> Iterator[tuple[list[Array], list[Array]]]:
-    """Run half a batch above each thing that may be left over below it: old instances, zeros, what overflows."""
-    number, dtype = len(batch.input) // 2, batch.input.dtype
-    overflows = (np.finfo(dtype).max,) if np.issubdtype(dtype, np.floating) else ()
-    for start, left_over in enumerate((None, 0, *overflows)):
-        if left_over is not None:
-            batch.input[number:] = left_over
-        batch.input[:number] = instances[start : start + number]
-        batch.run()
-        together = [output[:number].copy() for output in batch.outputs]
-        yield together, [rows[start : start + number] for rows in alone]
+    """Run half a batch below and above each thing that may stand in the other half: old instances, extremes, zeros."""
+    number = len(batch.input) // 2
+    halves = slice(0, number), slice(len(batch.input) - number, None)
+    for start, left_over in enumerate((None, *_extremes(batch.input.dtype))):
+        for half in halves:
+            if left_over is not None:
+                batch.input[:] = left_over
+            batch.input[half] = instances[start : start + number]
+            batch.run()
+            together = [output[half].copy() for output in batch.outputs]
+            yield together, [rows[start : start + number] for rows in alone]
+
+
+def _extremes(dtype: np.dtype[Any]) -> tuple[float, ...]:
+    """Values that no neighbour may feel: zeros, large ones of either sign, and those that overflow."""
+    largest = np.finfo(dtype).max if np.issubdtype(dtype, np.floating) else np.iinfo(dtype).max // 2
+    return (0, LARGE, -LARGE, largest, -largest)
 
 
 def _largest_difference(pairs: Sequence[tuple[list[Array], list[Array]]]) -> float | None:

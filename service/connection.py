@@ -28,13 +28,19 @@ from service.heads import END, MAX_BYTES, Head, read_head
 from service.protocols.answer import Answer
 from service.protocols.http_errors import answer_status
 from service.protocols.lane import Lane, Question, Withdraw
+from service.spinning import Spinning
 
 CHECKS_PER_LIMIT = 4
+IN_A_ROW = 8
+LAST_MOMENT_SECONDS = 0.05  # at shutdown, for what was sent before the client could know
 
 
-def connections(lanes: Mapping[str, Lane], *, receive_seconds: float) -> Callable[..., Connection]:
+def connections(
+    lanes: Mapping[str, Lane], *, receive_seconds: float, spin_seconds: float = 0.0
+) -> Callable[..., Connection]:
     """What uvicorn makes for each connection; `lanes` are those of the paths that predict, as they are at the time."""
-    return partial(Connection, lanes=lanes, receive_seconds=receive_seconds, writers={})
+    spinning = Spinning(spin_seconds)
+    return partial(Connection, lanes=lanes, receive_seconds=receive_seconds, spinning=spinning, writers={})
 
 
 class Taken:
@@ -60,11 +66,13 @@ class Connection(HttpToolsProtocol):
         *,
         lanes: Mapping[str, Lane],
         receive_seconds: float,
+        spinning: Spinning,
         writers: dict[ServerState, AnswerWriter],
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._lanes = lanes
         self._receive_seconds = receive_seconds
+        self._spinning = spinning
         self._writer = writers.setdefault(server_state, AnswerWriter(server_state))
         self._between = True  # the parser below stands between two messages
         self._upgraded = False
@@ -74,7 +82,9 @@ class Connection(HttpToolsProtocol):
         self._asked: Lane | None = None  # whose answer is in the works
         self._withdraw: Withdraw | None = None
         self._arrived = 0.0  # when the prediction that is in the works was here whole
-        self._closing = False  # after the next answer
+        self._yielding = False  # there is more to look at, after the others' turn
+        self._closing = False  # after the last answer
+        self._is_headed = False  # the parser below has seen the head of its message
         self._since = time.perf_counter()  # the last answer, or the first byte of what is arriving
         self._watch: asyncio.TimerHandle | None = None
 
@@ -86,24 +96,50 @@ class Connection(HttpToolsProtocol):
         self._watch = self.loop.call_later(self._watch_seconds(), self._check_time)
 
     def data_received(self, data: bytes) -> None:
-        """Take what has arrived, or hold it if a prediction is in the works."""
+        """Take what has arrived, or hold it if something is in the works."""
         if self._held:
             data, self._start = self._held[self._start :] + data, 0
         self._held = data
-        if self._asked is None:
+        if self._is_free():
             self._go_on()
         elif self._holds_much():
             self.flow.pause_reading()
 
+    def _is_free(self) -> bool:
+        """May the next request be looked at?"""
+        return self._asked is None and not self._yielding and not self.flow.write_paused
+
     def _go_on(self) -> None:
-        """Look at what is held, one request after the other, until one is in the works or all is looked at."""
-        while self._held and self._asked is None and not self.transport.is_closing():
-            data, start = self._held, self._start
-            self._held, self._start = b"", 0
-            if self._taken is not None:
-                self._complete(self._taken, data)
-            else:
-                self._begin(data, start)
+        """Look at what is held, one request after the other, until one is in the works or all is looked at.
+
+        After a few of them it is the others' turn: a client may send thousands at once.
+        """
+        for _ in range(IN_A_ROW):
+            if not self._held or not self._is_free() or self.transport.is_closing():
+                break
+            self._look()
+        if self._held and self._is_free():
+            self._yielding = True
+            self.loop.call_soon(self._come_back)
+        elif self._closing and not self._held and self._asked is None and self._taken is None:
+            super().shutdown()
+
+    def _come_back(self) -> None:
+        self._yielding = False
+        self._go_on()
+        self._read_again()
+
+    def _read_again(self) -> None:
+        if not self.flow.write_paused and not self._holds_much():
+            self.flow.resume_reading()
+
+    def _look(self) -> None:
+        data, start = self._held, self._start
+        self._held, self._start = b"", 0
+        if self._taken is not None:
+            self._complete(self._taken, data)
+        else:
+            self._begin(data, start)
 
     def _begin(self, data: bytes, start: int) -> None:
         """Take a prediction that begins at `start`, or pass all that there is on."""
@@ -149,9 +185,11 @@ class Connection(HttpToolsProtocol):
 
     def _ask(self, head: Head, lane: Lane, body: bytes) -> None:
         self._arrived = time.perf_counter()
+        self._spinning.arrived()
         asked = lane.ask(Question(body, head.content_type, head.content_encoding), self._deliver)
         if isinstance(asked, Answer):
             self._answer(lane, asked)
+            self._spinning.answered()
         else:
             self._asked, self._withdraw = lane, asked
 
@@ -161,16 +199,17 @@ class Connection(HttpToolsProtocol):
         if lane is None or self.transport.is_closing():
             return
         self._answer(lane, answer)
+        self._since = time.perf_counter()
         self._go_on()
-        if not self.flow.write_paused and not self._holds_much():
-            self.flow.resume_reading()
+        self._read_again()
 
     def _answer(self, lane: Lane, answer: Answer) -> None:
         lane.count(answer, self._arrived)
         self._since = self._arrived
         self.server_state.total_requests += 1
-        self.transport.write(self._writer.write(answer, close=self._closing))
-        if self._closing:
+        is_last = (self._closing and not self._held) or self._writer.closes()
+        self.transport.write(self._writer.write(answer, close=is_last))
+        if is_last:
             self.transport.close()
 
     # --- the ends ----------------------------------------------------------------------------------------------------
@@ -190,16 +229,18 @@ class Connection(HttpToolsProtocol):
 
         A client who has gone says the same. So what waits for a long model is not computed for it.
         """
-        if self._asked is not None and self._asked.thread is None:
-            self._closing = True
-            return True
-        return None
+        lane = self._asked
+        self._closing = lane.thread is None if lane is not None else bool(self._held)
+        return self._closing
 
     def shutdown(self) -> None:
-        """Answer what is under way, then close."""
-        if self._taken is not None or self._asked is not None:
-            self._closing = True
-        else:
+        """Answer what is under way, or on its way to us, then close."""
+        self._closing = True
+        if self._taken is None and self._asked is None and not self._held:
+            self.loop.call_later(LAST_MOMENT_SECONDS, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        if self._taken is None and self._asked is None and not self._held:
             super().shutdown()
 
     # --- how long it may take ----------------------------------------------------------------------------------------
@@ -224,7 +265,8 @@ class Connection(HttpToolsProtocol):
         return self._asked is None and (self.cycle is None or self.cycle.response_complete)
 
     def _give_up(self) -> None:
-        if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
+        """Close, and say why, unless the request that does not end has been answered already."""
+        if not (self._is_headed and self.cycle.response_started):
             late = answer_status(408, f"the request is not here whole after {self._receive_seconds:g} seconds")
             self.transport.write(self._writer.write(late, close=True))
         self.transport.close()
@@ -233,12 +275,13 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Note that uvicorn's parser is in a message."""
-        self._between = False
+        self._between = self._is_headed = False
         self._since = time.perf_counter()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Leave a connection alone that asks for another protocol."""
+        self._is_headed = True
         self._upgraded = self._upgraded or self.parser.should_upgrade()
         super().on_headers_complete()
 
@@ -262,4 +305,5 @@ class Connection(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """Go on."""
         super().resume_writing()
-        self.flow.resume_reading()
+        self._go_on()
+        self._read_again()

@@ -77,6 +77,7 @@ class Counts:
 
 def _map_file(path: Path, labels: Labels, num_bytes: int) -> mmap.mmap:
     """Write the file whole under another name first: who adds up never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)  # who tidies up temporary files may have taken it away
     draft = path.with_suffix(".draft")
     draft.write_bytes(msgspec.json.encode(labels).ljust(HEAD_BYTES) + bytes(num_bytes - HEAD_BYTES))
     with draft.open("r+b") as file:

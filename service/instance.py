@@ -45,10 +45,17 @@ class InstanceReader:
         Raises:
             RequestError: the body is no instance; `field`, `expected` and `got` say where and why.
         """
+        packed = self.try_pack(body)
+        if packed is None:
+            raise self.explain(body)
+        return packed
+
+    def try_pack(self, body: bytes) -> bytes | None:
+        """Do as `pack` does, but give None for a body that is no instance: what is wrong with it takes long to say."""
         try:
             return self._read(body)
         except REFUSALS:
-            raise self.explain(body) from None
+            return None
 
     def decode(self, body: bytes) -> Array:
         """Turn a body `{"instance": …}` into an array of the signature's dtype and shape.

@@ -19,9 +19,11 @@ import numpy as np
 ReadText = Callable[[bytes], bytes | None]
 
 MIN_NUMBERS = 128  # of fewer, Python's objects are made faster than simdjson is called
-MAX_SQUARES = 1e70  # where the squares sum up to less, no number is beyond 1e35: none overflows float32
+# Where the squares sum up to less, no number is beyond 1e35: none overflows float32. By vdot, which does not warn where
+# the sum itself overflows.
+MAX_SQUARES = 1e70
 NO_BRACKETS = bytes(set(range(256)) - set(b"[],"))
-REFUSALS = (ValueError, TypeError, KeyError, RuntimeError)
+REFUSALS = (AttributeError, ValueError, TypeError, KeyError, RuntimeError)  # the first where there is no list
 
 
 def plan_number_text(shape: tuple[int, ...], dtype: np.dtype[Any]) -> ReadText | None:
@@ -39,7 +41,7 @@ def plan_number_text(shape: tuple[int, ...], dtype: np.dtype[Any]) -> ReadText |
             values = np.frombuffer(parse(body)["instance"].as_buffer(of_type="d"))
         except REFUSALS:
             return None
-        if len(values) != count or not values.dot(values) < MAX_SQUARES:
+        if len(values) != count or not np.vdot(values, values) < MAX_SQUARES:
             return None
         return values.astype(dtype).tobytes()
 

@@ -11,12 +11,16 @@ What arrived in one tick of the loop, and only that, is run together: nobody wai
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import statistics
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from service.errors import Overloaded
 
@@ -77,13 +81,20 @@ class Tick(Generic[Item, Result]):
 
 
 class OwnThread:
-    """One thread, and a bounded queue in front of it. To be used from one event loop."""
+    """One thread, and a bounded queue in front of it. To be used from one event loop.
+
+    The calls that wait stand in a queue of ours, and the executor is only told to take the next one: so a call that is
+    withdrawn leaves nothing behind, neither its place nor what it was to work on.
+    """
 
     def __init__(self, *, name: str, median_seconds: float, max_waiting: int = MAX_WAITING) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"predict-{name}")
         self._median_seconds = median_seconds
         self._max_waiting = max_waiting
-        self._num_waiting = 0
+        self._lock = threading.Lock()  # over what follows
+        self._calls: deque[_Call] = deque()
+        self._num_told = 0  # how often the executor was told to take the next one, and has not yet
+        self._num_running = 0
 
     def submit(self, function: Callable[..., Result], *args: object) -> asyncio.Future[Result]:
         """Put a call at the end of the queue. Cancelling the future takes the call out, if it has not begun.
@@ -91,31 +102,66 @@ class OwnThread:
         Raises:
             Overloaded: the queue is full.
         """
-        if self._num_waiting >= self._max_waiting:
-            raise self._overloaded()
-        self._num_waiting += 1
-        call = self._executor.submit(function, *args)
         loop = asyncio.get_running_loop()
-        # Counted down by the call itself: a cancelled future is done long before a call that has begun.
-        call.add_done_callback(lambda done: self._count_down_on(loop, done))
-        return asyncio.wrap_future(call)
+        future: asyncio.Future[Result] = loop.create_future()
+        call = _Call(partial(function, *args), future, loop)
+        with self._lock:
+            if len(self._calls) + self._num_running >= self._max_waiting:
+                raise self._overloaded()
+            self._calls.append(call)
+            must_tell = self._num_told < len(self._calls)
+            self._num_told += must_tell
+        future.add_done_callback(lambda done: self._withdraw(call) if done.cancelled() else None)
+        if must_tell:
+            self._executor.submit(self._run_next)
+        return future
 
     def close(self) -> None:
         """Finish what was begun, drop what waits."""
         self._executor.shutdown(cancel_futures=True)
 
+    def _run_next(self) -> None:
+        with self._lock:
+            self._num_told -= 1
+            call = self._calls.popleft() if self._calls else None
+            self._num_running = 1 if call else 0
+        if call is not None:
+            call.run()
+        with self._lock:
+            self._num_running = 0
+
+    def _withdraw(self, call: _Call) -> None:
+        with self._lock, contextlib.suppress(ValueError):
+            self._calls.remove(call)
+
     def _overloaded(self) -> Overloaded:
-        seconds = max(1, math.ceil(self._num_waiting * self._median_seconds))
-        return Overloaded(
-            f"{self._num_waiting} requests wait already: try again in {seconds} s", retry_after_seconds=seconds
-        )
+        num_waiting = len(self._calls) + self._num_running
+        seconds = max(1, math.ceil(num_waiting * self._median_seconds))
+        return Overloaded(f"{num_waiting} requests wait already: try again in {seconds} s", retry_after_seconds=seconds)
 
-    def _count_down_on(self, loop: asyncio.AbstractEventLoop, _: Future[Result]) -> None:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(self._count_down)
 
-    def _count_down(self) -> None:
-        self._num_waiting -= 1
+class _Call:
+    """A call that waits, and the future that waits for it."""
+
+    def __init__(
+        self, function: Callable[[], Any], future: asyncio.Future[Any], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._function = function
+        self._future = future
+        self._loop = loop
+
+    def run(self) -> None:
+        """Run in this thread, and settle the future in its loop's."""
+        try:
+            settle = partial(self._settle, self._future.set_result, self._function())
+        except BaseException as err:  # noqa: BLE001 - it belongs to who waits
+            settle = partial(self._settle, self._future.set_exception, err)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(settle)
+
+    def _settle(self, settle: Callable[[Any], None], outcome: object) -> None:
+        if not self._future.done():
+            settle(outcome)
 
 
 async def measure_inline_limit() -> float:

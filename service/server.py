@@ -15,6 +15,7 @@ import uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from service.announcement import announce, warn_of_devices
+from service.answers import CLOSE_HEADER
 from service.app import App, create_app
 from service.connection import connections
 from service.settings import Settings
@@ -76,8 +77,12 @@ class _Server(uvicorn.Server):
         self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say that no more requests are wanted, go on answering for a while, then finish."""
+        """Say that no more requests are wanted, go on answering for a while, then finish.
+
+        Each answer says that its connection is not to be used again, so that clients leave before they are left.
+        """
         self._app.directory.ready = False
+        self.server_state.default_headers = [*self.server_state.default_headers, CLOSE_HEADER]
         await asyncio.sleep(self._app.settings.drain_seconds)
         await super().shutdown(sockets=sockets)
 
@@ -86,7 +91,12 @@ def _choose_protocol(app: App) -> Any:
     """What uvicorn makes for each connection: its own protocol, or ours on top of it."""
     if app.settings.http == "asgi":
         return "httptools"
-    return connections(app.predict_paths, receive_seconds=app.settings.receive_seconds)
+    settings = app.settings
+    return connections(
+        app.predict_paths,
+        receive_seconds=settings.receive_seconds,
+        spin_seconds=settings.spin_microseconds * 1e-6,
+    )
 
 
 def _tell(app: App, url: str, on_ready: Callable[[], None] | None) -> None:

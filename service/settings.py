@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1)
     """a longer request body is refused"""
 
-    receive_seconds: float = Field(default=30.0, gt=0.0, le=3600.0)
+    receive_seconds: float = Field(default=30.0, ge=0.1, le=3600.0)
     """a request that is not here whole after that time is dropped"""
 
     http: Literal["fast", "asgi"] = "fast"
@@ -70,6 +70,9 @@ class Settings(BaseSettings):
 
     tail_report: int = Field(default=0, ge=0, le=1000)
     """keep so many of the slowest predictions and why they were slow, for GET /tail-report; costs some µs a request"""
+
+    spin_microseconds: int = Field(default=200, ge=0, le=10_000)
+    """after an answer, how long to stay awake for the next request, where that has paid; 0: never"""
 
     drain_seconds: float = Field(default=0.0, ge=0.0, le=3600.0)
     """after SIGTERM, how long to go on answering while /health/ready already says no"""

@@ -34,7 +34,7 @@ ORDER_OF_SERVICE = (
     ("protocols.directory", "protocols.descriptions", "protocols.probes", "protocols.responses", "protocols.tail"),
     ("protocols.documents", "protocols.openapi", "protocols.tail_routes"),
     ("protocols.fastapi_app",),
-    ("app", "announcement", "answers", "heads"),
+    ("app", "announcement", "answers", "heads", "spinning"),
     ("connection", "workers"),
     ("server",),
     ("__main__",),

@@ -24,6 +24,8 @@ Deliver = Callable[[Answer], None]
 # Takes a request back that has not been answered yet: nobody waits for it any more.
 Withdraw = Callable[[], object]
 
+EXPLAINED_INLINE_BYTES = 16 * 1024  # some milliseconds
+
 logger = logging.getLogger(__name__)
 
 
@@ -39,13 +41,15 @@ class Question(NamedTuple):
 class Lane:
     """What a request for one model needs: who answers, where it runs, who counts, how long a body may be.
 
-    A long model has a `thread`, a short one that may be run in batches a `tick`, and any other neither.
-    `example_answer` is what the model answered to its own example at start.
+    A long model has a `thread`, a short one that may be run in batches a `tick`, and any other neither. `explainer` is
+    where it is said what is wrong with long bodies, whatever the model. `example_answer` is what the model answered to
+    its own example at start.
     """
 
     endpoint: Endpoint
     thread: OwnThread | None
     tick: Tick[bytes, Answer] | None
+    explainer: OwnThread
     metrics: Recorder
     max_body_bytes: int
     example_answer: Answer
@@ -58,7 +62,9 @@ class Lane:
         try:
             if self.thread is not None:
                 return self._ask_thread(self.thread, question, deliver)
-            packed = self.endpoint.read(*question)
+            packed = self.endpoint.try_read(*question)
+            if packed is None:
+                return self._explain(question.body, deliver)
             if self.tick is None:
                 return self.endpoint.answer_all((packed,))[0]
             return self.tick.add(packed, deliver) or _nothing_to_withdraw
@@ -70,6 +76,14 @@ class Lane:
     def count(self, answer: Answer, arrived: float) -> None:
         """Count a request that arrived whole at `arrived`, by `time.perf_counter`, and is answered now."""
         self.metrics.record(answer.status, answer.reason, time.perf_counter() - arrived)
+
+    def _explain(self, body: bytes, deliver: Deliver) -> Answer | Withdraw:
+        """Say what is wrong with a body; of a long one in a thread, as that takes 100 times as long as reading it."""
+        if len(body) <= EXPLAINED_INLINE_BYTES:
+            return answer_error(self.endpoint.explain(body))
+        call = self.explainer.submit(lambda: answer_error(self.endpoint.explain(body)))
+        call.add_done_callback(lambda done: _deliver_call(done, deliver))
+        return call.cancel
 
     def _ask_thread(self, thread: OwnThread, question: Question, deliver: Deliver) -> Withdraw:
         call = thread.submit(self.endpoint.answer, *question)

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from service.errors import FoldserveError, MediaTypeUnsupported
+from service.errors import FoldserveError, MediaTypeUnsupported, RequestError
 from service.predictor import Array, refuse_not_finite
 from service.protocols.answer import Answer
 from service.protocols.http_errors import answer_error
@@ -32,7 +32,7 @@ class Endpoint:
 
     def __init__(self, model: ServedModel) -> None:
         self.model = model
-        self._pack = model.predictor.reader.pack
+        self._try_pack = model.predictor.reader.try_pack
         self._compute = model.batches.compute
         labels = model.predictor.signature.labels or range(model.predictor.signature.outputs[0].shape[0])
         self._heads = [b'{"prediction":{"label":' + msgspec.json.encode(label) + b',"scores":[' for label in labels]
@@ -52,8 +52,23 @@ class Endpoint:
         Raises:
             RequestError: the request can not be answered.
         """
+        packed = self.try_read(body, content_type, content_encoding)
+        if packed is None:
+            raise self.explain(body)
+        return packed
+
+    def try_read(self, body: bytes, content_type: bytes, content_encoding: bytes) -> bytes | None:
+        """Read one request; None if its body is no instance. Why is for `explain`, which takes long for a long body.
+
+        Raises:
+            MediaTypeUnsupported: and says which header is wrong.
+        """
         check_media_type(content_type, content_encoding)
-        return self._pack(body)
+        return self._try_pack(body)
+
+    def explain(self, body: bytes) -> RequestError:
+        """Say what is wrong with a body that could not be read. Any thread may ask."""
+        return self.model.predictor.reader.explain(body)
 
     def answer_all(self, packed: Sequence[bytes]) -> list[Answer]:
         """Answer requests that were read: each as `answer` would, but together, in as few runs as can be."""

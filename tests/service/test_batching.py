@@ -231,6 +231,22 @@ def test_a_model_that_mixes_its_batch_is_found_out(tmp_path: Path) -> None:
     assert found.reason.startswith("a batch of 2: rows are ")
 
 
+@pytest.mark.parametrize("operator", ["ReduceMin", "ReduceMax"])
+def test_a_model_that_feels_only_extreme_neighbours_is_found_out(tmp_path: Path, operator: str) -> None:
+    """What is beyond ±1000 anywhere in the batch is added to every row."""
+    nodes = [
+        helper.make_node(operator, ["x"], ["extreme"], keepdims=0),
+        helper.make_node("Clip", ["extreme", "low", "high"], ["usual"]),
+        helper.make_node("Sub", ["extreme", "usual"], ["beyond"]),
+        helper.make_node("Add", ["x", "beyond"], ["y"]),
+    ]
+    bounds = [
+        numpy_helper.from_array(np.array(value, np.float32), name) for name, value in (("low", -1000), ("high", 1000))
+    ]
+    found = plan(save(tmp_path / "extreme.onnx", nodes, bounds))
+    assert found.sizes == (1,)
+
+
 def test_a_fixed_batch_axis_is_not_batched(tmp_path: Path) -> None:
     found = plan(save(tmp_path / "fixed.onnx", [helper.make_node("Identity", ["x"], ["y"])], [], batch=1))
     assert found == Batching(reason="the model's batch axis is fixed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import json
 import re
@@ -22,7 +23,9 @@ from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
 from service.app import App, create_app
-from service.connection import Connection, connections
+from service.connection import IN_A_ROW, Connection, connections
+from service.protocols.answer import Answer
+from service.protocols.lane import Question
 from service.settings import Settings
 from tests.service.running_server import RunningServer, running_server
 from tests.service.tiny_models import TinyModel, tiny_model, write_tiny_bundle
@@ -224,13 +227,37 @@ def test_who_sends_too_slowly_is_told_so_and_dropped(pair: Pair, begun: bytes) -
     assert b"request_timeout" in answers
 
 
+def test_what_has_been_answered_is_not_called_late(pair: Pair) -> None:
+    with connect(pair.fast) as connection:
+        connection.sendall(b"POST /nothing HTTP/1.1\r\nhost: x\r\ncontent-length: 22\r\n\r\n{")
+        assert statuses(read_all(connection)) == [404]
+
+
+@pytest.mark.parametrize("http", ["fast", "asgi"])
+def test_while_it_drains_each_answer_says_goodbye(digits: TinyModel, tmp_path: Path, http: str) -> None:
+    write_tiny_bundle(tmp_path, digits)
+    request = post(b'{"instance":[' + b",".join([b"1"] * 64) + b"]}")
+    arguments = ("--models", str(tmp_path), "--device", "cpu", "--drain-seconds", "2", "--http", http)
+    with running_server(*arguments) as server, connect(server) as connection:
+        connection.sendall(request)
+        before = connection.recv(65536)
+        server.process.terminate()
+        time.sleep(0.5)
+        connection.sendall(request)
+        after = read_all(connection)
+        assert server.process.wait(timeout=30) == 0
+    assert b"connection: close\r\n" not in before
+    assert b"connection: close\r\n" in after
+    assert statuses(before + after) == [200, 200]
+
+
 def test_who_has_said_all_still_gets_the_answer(pair: Pair) -> None:
     """A client that shuts down its sending side, as `nc` does."""
-    for request in (post(GOOD), post(GOOD) * 3):
+    for count in (1, 10, 100):
         with connect(pair.fast) as connection:
-            connection.sendall(request)
+            connection.sendall(post(GOOD) * count)
             connection.shutdown(socket.SHUT_WR)
-            assert set(statuses(read_all(connection))) == {200}
+            assert statuses(read_all(connection)) == [200] * count
 
 
 def test_who_does_not_read_the_answers_is_not_read_either(pair: Pair) -> None:
@@ -350,6 +377,74 @@ def test_nothing_is_computed_for_who_has_gone(tmp_path: Path, monkeypatch: pytes
             return asked, state.total_requests
 
     assert asyncio.run(main()) == (1, 0)
+
+
+def test_who_sends_very_much_at_once_leaves_the_others_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_a_row: list[int] = []
+    go_on = Connection._go_on
+
+    def watch(self: Connection) -> None:
+        before = self.server_state.total_requests
+        go_on(self)
+        in_a_row.append(self.server_state.total_requests - before)
+
+    async def main() -> int:
+        app = make_app(tmp_path)
+        async with listening(app) as (port, state):
+            lane = app.predict_paths["/predict"]
+            app.predict_paths["/predict"] = dataclasses.replace(lane, tick=None)  # all is answered where it arrives
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(post(GOOD) * 800)
+            writer.write_eof()
+            answers = await reader.read()
+            writer.close()
+            return answers.count(b"HTTP/1.1 200 OK") if state.total_requests == 800 else 0
+
+    monkeypatch.setattr(Connection, "_go_on", watch)
+    assert asyncio.run(main()) == 800
+    assert max(in_a_row) == IN_A_ROW
+
+
+def test_a_long_model_s_answer_begins_the_time_that_a_connection_may_be_idle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.scheduler.MAX_INLINE_SECONDS", 0.0)
+
+    async def main() -> float:
+        app = make_app(tmp_path)
+        async with listening(app) as (port, state):
+            lane = app.directory.find("digits")
+            assert lane.thread is not None
+            lane.thread.submit(time.sleep, 0.5)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(post(GOOD))
+            await reader.read(1000)
+            (connection,) = state.connections
+            assert isinstance(connection, Connection)
+            since, arrived = connection._since, connection._arrived
+            writer.close()
+            return since - arrived
+
+    assert asyncio.run(main()) > 0.3
+
+
+def test_what_is_wrong_with_a_long_body_is_said_in_a_thread(tmp_path: Path) -> None:
+    body = b'{"instance":[' + b",".join([b"1"] * 20_000) + b"]}"
+
+    async def main() -> tuple[bool, Any, Any]:
+        app = make_app(tmp_path)
+        async with app.running():
+            lane = app.directory.find("digits")
+            delivered = asyncio.get_running_loop().create_future()
+            at_once = lane.ask(Question(body, b"", b""), delivered.set_result)
+            return isinstance(at_once, Answer), await delivered, lane.endpoint.answer(body)
+
+    at_once, answer, expected = asyncio.run(main())
+    assert not at_once
+    assert answer == expected
+    assert answer.status == 422
 
 
 def test_a_bug_is_answered_as_json_and_logged(

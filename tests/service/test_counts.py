@@ -38,6 +38,12 @@ def test_processes_add_up_and_what_the_dead_have_counted_stays(tmp_path: Path) -
     ]
 
 
+def test_who_starts_when_the_directory_has_been_tidied_away_makes_it_again(tmp_path: Path) -> None:
+    counts = Counts(1, tmp_path / "gone" / "counts")
+    counts.open(("m", "1"))[0] += 1
+    assert counts.sums() == [Counted(("m", "1"), (1.0,))]
+
+
 def test_one_process_alone_needs_no_files() -> None:
     counts = Counts(2)
     counts.open(("m", "1"))[0] += 1

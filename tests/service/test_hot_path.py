@@ -86,3 +86,22 @@ def test_a_bug_is_answered_as_json_without_a_stack_trace(
     assert response.json()["code"] == "internal_server_error"
     assert "ZeroDivisionError" not in response.text
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_if_fastapi_can_not_be_loaded_that_is_answered_as_json_and_predictions_go_on(
+    app: App, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise ImportError("no fastapi")
+
+    async def main() -> tuple[httpx.Response, httpx.Response]:
+        async with app.running():
+            monkeypatch.setattr("service.app._create_fastapi", fail)
+            transport = httpx.ASGITransport(app=app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return await client.get("/docs"), await client.post("/predict", content=BODY)
+
+    documents, prediction = asyncio.run(main())
+    assert (documents.status_code, documents.json()["code"]) == (500, "internal_server_error")
+    assert prediction.status_code == 200
+    assert "no fastapi" in caplog.text

@@ -35,7 +35,8 @@ MARKS = [
     b" ",
     b"\\u0069",
 ]
-ODD = ["1e400", "-0", "-0.0", "1e-400", "18446744073709551616", "3.4028235677973366e38", "3.5e38", "NaN", "true", "[]"]
+NUMBERS = ["1e400", "1e200", "-0", "-0.0", "1e-400", "18446744073709551616", "3.4028235677973366e38", "3.5e38"]
+ODD = [*NUMBERS, '"["', '"1"', "NaN", "true", "[]"]
 
 
 def read(reader: InstanceReader, body: bytes) -> bytes | str:
@@ -103,6 +104,8 @@ def test_the_quick_way_is_really_taken(shape: tuple[int, ...]) -> None:
         b'[{"instance":[%b]}]',
         b'{"instance":[%b]} x',
         b'{"other":[%b]}',
+        b'{"instance":"["}',
+        b'{"instance":"[%b"}',
     ],
 )
 def test_what_simdjson_would_let_pass_is_left_to_the_thorough_way(body: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -136,3 +137,58 @@ def test_when_the_crowd_has_gone_each_is_run_where_it_arrives_again() -> None:
     assert at_once[-1]
     assert not at_once[0]
     assert at_once == sorted(at_once)
+
+
+class Body:
+    """Something large that a call is to work on."""
+
+
+def test_a_call_that_is_withdrawn_leaves_nothing_behind() -> None:
+    async def main() -> tuple[bool, int]:
+        thread = OwnThread(name="m", median_seconds=0.01, max_waiting=3)
+        release = threading.Event()
+        first = thread.submit(release.wait)
+        body = Body()
+        left = weakref.ref(body)
+        for _ in range(1000):
+            thread.submit(print, body).cancel()
+            await asyncio.sleep(0)
+        del body
+        gone, num_told = left() is None, thread._executor._work_queue.qsize()
+        release.set()
+        await first
+        thread.close()
+        return gone, num_told
+
+    gone, num_told = asyncio.run(main())
+    assert gone
+    assert num_told <= 3
+
+
+def test_what_waits_behind_a_withdrawn_call_is_run() -> None:
+    async def main() -> list[int]:
+        thread = OwnThread(name="m", median_seconds=0.01)
+        release = threading.Event()
+        thread.submit(release.wait)
+        calls = [thread.submit(int, str(number)) for number in range(6)]
+        for call in calls[::2]:
+            call.cancel()
+        await asyncio.sleep(0)
+        calls.append(thread.submit(int, "6"))
+        release.set()
+        results = [await call for call in calls if not call.cancelled()]
+        thread.close()
+        return results
+
+    assert asyncio.run(main()) == [1, 3, 5, 6]
+
+
+def test_what_a_call_raises_is_raised_where_it_is_awaited() -> None:
+    async def main() -> None:
+        thread = OwnThread(name="m", median_seconds=0.01)
+        with pytest.raises(ZeroDivisionError):
+            await thread.submit(divmod, 1, 0)
+        assert await thread.submit(divmod, 7, 2) == (3, 1)
+        thread.close()
+
+    asyncio.run(main())
