@@ -12,6 +12,7 @@ RUNTIME ?= $(shell case "$$(uname -s)-$$(uname -m)" in \
 	(*) echo cpu ;; esac)
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INSTALLED = $(VENV)/.installed-$(RUNTIME)
+IN_PARALLEL = -n auto --maxprocesses 4 --dist loadfile
 NETWORKS = $(VENV)/.installed-networks
 PEERS = $(VENV)/.installed-peers
 
@@ -24,7 +25,7 @@ serve: $(INSTALLED)  ## serve the bundles in models/
 	@$(BIN)/python -m service --models models
 
 test: lint $(NETWORKS)  ## all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not slow"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -41,7 +42,7 @@ test-slow: $(INSTALLED) $(NETWORKS)  ## Fashion-MNIST to its accuracy (needs Deb
 
 test-service:  ## the service's tests where torch is not installed
 	$(MAKE) VENV=.venv-service EXTRAS=test-service .venv-service/.installed-$(RUNTIME)
-	.venv-service/bin/python -m pytest tests/service -m "not slow"
+	.venv-service/bin/python -m pytest $(IN_PARALLEL) tests/service -m "not slow"
 
 bench-fold: $(INSTALLED)  ## how fast the fold is: 50 to 5,000 nodes, ResNet-50 with all checks, start-up
 	$(BIN)/python -m benchmarks.fold_speed
