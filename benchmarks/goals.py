@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks.cast import FOLDSERVE, OTHERS, TUTORIAL
-from benchmarks.report import Report
+from benchmarks.report import Cost, Report
 from benchmarks.summary import Row
 
 UNDER_LOAD = (16, 64)
@@ -115,12 +115,21 @@ def _leads(report: Report) -> Iterator[Goal]:
 
 
 def _memory(report: Report) -> Iterator[Goal]:
-    """The largest of ours beside the smallest of the others'."""
-    known = [(cost.peer, cost.memory_bytes) for cost in report.costs if cost.memory_bytes is not None]
-    ours = [memory for peer, memory in known if peer == FOLDSERVE.name]
-    theirs = [(memory, peer) for peer, memory in known if peer in {other.name for other in (TUTORIAL, *OTHERS)}]
-    if not ours or not {peer.name for peer in OTHERS} & {peer for _, peer in theirs}:
+    """Ours beside the smallest of the others', model by model."""
+    others = {peer.name for peer in (TUTORIAL, *OTHERS)}
+    known = [cost for cost in report.costs if cost.memory_bytes is not None]
+    if not {peer.name for peer in OTHERS} & {cost.peer for cost in known}:
         return
-    memory, peer = min(theirs)
-    measured = f"{max(ours) / 1e6:.0f} MB; {peer} {memory / 1e6:.0f} MB"
-    yield Goal("memory of one worker below every other server's", measured, max(ours) < memory)
+    pairs = []
+    for ours in (cost for cost in known if cost.peer == FOLDSERVE.name):
+        theirs = [cost for cost in known if cost.model == ours.model and cost.peer in others]
+        pairs.append((ours, min(theirs, key=_bytes)))
+    measured = ", ".join(
+        f"{ours.model} {_bytes(ours) / 1e6:.0f} MB; {least.peer} {_bytes(least) / 1e6:.0f} MB" for ours, least in pairs
+    )
+    reached = all(_bytes(ours) < _bytes(least) for ours, least in pairs)
+    yield Goal("memory of one worker below every other server's, with the same model", measured, reached)
+
+
+def _bytes(cost: Cost) -> int:
+    return cost.memory_bytes or 0

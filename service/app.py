@@ -29,6 +29,7 @@ from service.protocols.tail import answer_tail
 from service.repository import Opening, Repository, ServedModel, open_repository
 from service.scheduler import OwnThread, measure_inline_limit
 from service.settings import Settings
+from service.spare_memory import give_back
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -236,6 +237,7 @@ def _prompt_loop() -> Iterator[None]:
 def _frozen_garbage() -> Iterator[None]:
     """Keep what was loaded out of the garbage collector's way: it lives as long as the server does."""
     gc.collect()
+    give_back()
     gc.freeze()
     try:
         yield

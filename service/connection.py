@@ -130,7 +130,7 @@ class Connection(HttpToolsProtocol):
         self._read_again()
 
     def _read_again(self) -> None:
-        if not self.flow.write_paused and not self._holds_much():
+        if not (self.transport.is_closing() or self.flow.write_paused or self._holds_much()):
             self.flow.resume_reading()
 
     def _look(self) -> None:
@@ -266,7 +266,8 @@ class Connection(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         """Close, and say why, unless the request that does not end has been answered already."""
-        if not (self._is_headed and self.cycle.response_started):
+        is_answered = self._taken is None and self._is_headed and self.cycle.response_started
+        if not is_answered:
             late = answer_status(408, f"the request is not here whole after {self._receive_seconds:g} seconds")
             self.transport.write(self._writer.write(late, close=True))
         self.transport.close()

@@ -20,7 +20,7 @@ THE_DOOR = {"service.bundle", "service.errors", "service.predictor", "service.de
 # Later may import earlier, never the other way; modules of one line do not import each other in a circle.
 ORDER_OF_SERVICE = (
     ("errors", "runtime"),
-    ("bundle", "device", "cudart", "ulps", "counts", "protocols.answer", "number_text"),
+    ("bundle", "device", "cudart", "ulps", "counts", "protocols.answer", "number_text", "spare_memory"),
     ("placement", "buffers", "providers", "cuda"),
     ("diagnosis", "session", "scheduler", "settings", "metrics"),
     ("tail", "tail.counters", "tail.slow"),

@@ -217,6 +217,7 @@ def test_a_connection_serves_request_after_request(pair: Pair) -> None:
         b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 22\r\n\r\n{",
         b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{",
         post(GOOD) + b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 22\r\n\r\n{",
+        b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n" + post(GOOD)[:-1],
     ],
 )
 def test_who_sends_too_slowly_is_told_so_and_dropped(pair: Pair, begun: bytes) -> None:
