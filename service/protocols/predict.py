@@ -3,9 +3,9 @@
     {"instance": [0.0, 0.5, …]}
     →  {"prediction": {"label": "7", "scores": [0.01, …]}, "model": {"name": "digits", "version": "1"}}
 
-Scores stand in the order of the labels, each as the shortest text that reads back to the same bits. Whoever carries
-bytes (ASGI in `hot_path.py`, or a protocol class below it) calls `Endpoint.answer` and sends what it returns, or
-takes the two steps by themselves: `read` each request, then `answer_all` that have been read.
+Scores stand in the order of the labels, each as the shortest text that reads back to the same bits. A lane (`lane.py`)
+takes the two steps by themselves: `try_read` each request where it arrives, then `answer_all` that have been read. A
+thread calls `answer`.
 """
 
 from __future__ import annotations
