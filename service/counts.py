@@ -41,6 +41,7 @@ class Counts:
         self._num_cells = num_cells
         self._directory = directory
         self._own: dict[Labels, Cells] = {}
+        self._own_paths: set[Path] = set()
 
     def open(self, labels: Labels) -> Cells:
         """Give this process's cells for a subject, float64 [num_cells], all 0 at first."""
@@ -59,20 +60,20 @@ class Counts:
         num_bytes = HEAD_BYTES + self._num_cells * CELL_BYTES
         memory: Any = bytearray(num_bytes)
         if self._directory is not None:
-            memory = _map_file(self._directory / f"{os.getpid()}-{time.time_ns()}{SUFFIX}", labels, num_bytes)
+            path = self._directory / f"{os.getpid()}-{time.time_ns()}{SUFFIX}"
+            memory = _map_file(path, labels, num_bytes)
+            self._own_paths.add(path)
         cells: Any = memoryview(memory)[HEAD_BYTES:].cast("d")
         return cells  # type: ignore[no-any-return]
 
     def _read(self) -> Iterator[tuple[Labels, Sequence[float]]]:
-        if self._directory is None:
-            yield from self._own.items()
-            return
-        for path in sorted(self._directory.glob(f"*{SUFFIX}")):
+        """Read our own from memory: who tidies up temporary files does not reach those."""
+        yield from self._own.items()
+        others = set(self._directory.glob(f"*{SUFFIX}")) - self._own_paths if self._directory is not None else set()
+        for path in sorted(others):
             content = path.read_bytes()
-            yield (
-                msgspec.json.decode(content[:HEAD_BYTES].rstrip(), type=Labels),
-                memoryview(content[HEAD_BYTES:]).cast("d"),
-            )
+            labels = msgspec.json.decode(content[:HEAD_BYTES].rstrip(), type=Labels)
+            yield labels, memoryview(content[HEAD_BYTES:]).cast("d")
 
 
 def _map_file(path: Path, labels: Labels, num_bytes: int) -> mmap.mmap:

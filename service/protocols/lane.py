@@ -26,6 +26,8 @@ Withdraw = Callable[[], object]
 
 EXPLAINED_INLINE_BYTES = 16 * 1024  # some milliseconds
 
+BUG = "the server failed on this request; its log says why"
+
 logger = logging.getLogger(__name__)
 
 
@@ -61,7 +63,7 @@ class Lane:
         """
         try:
             if self.thread is not None:
-                return self._ask_thread(self.thread, question, deliver)
+                return _answer_later(self.thread, lambda: self.endpoint.answer(*question), deliver)
             packed = self.endpoint.try_read(*question)
             if packed is None:
                 return self._explain(question.body, deliver)
@@ -81,14 +83,7 @@ class Lane:
         """Say what is wrong with a body; of a long one in a thread, as that takes 100 times as long as reading it."""
         if len(body) <= EXPLAINED_INLINE_BYTES:
             return answer_error(self.endpoint.explain(body))
-        call = self.explainer.submit(lambda: answer_error(self.endpoint.explain(body)))
-        call.add_done_callback(lambda done: _deliver_call(done, deliver))
-        return call.cancel
-
-    def _ask_thread(self, thread: OwnThread, question: Question, deliver: Deliver) -> Withdraw:
-        call = thread.submit(self.endpoint.answer, *question)
-        call.add_done_callback(lambda done: _deliver_call(done, deliver))
-        return call.cancel
+        return _answer_later(self.explainer, lambda: answer_error(self.endpoint.explain(body)), deliver)
 
 
 def gather(endpoint: Endpoint) -> Tick[bytes, Answer]:
@@ -112,7 +107,13 @@ def too_large(got: str, max_body_bytes: int) -> BodyTooLarge:
 def answer_bug(err: Exception) -> Answer:
     """Log an exception that no room foresaw, and answer without a word about it."""
     logger.error("a bug in foldserve: this request could not be answered", exc_info=err)
-    return answer_status(500, "the server failed on this request; its log says why")
+    return answer_status(500, BUG)
+
+
+def _answer_later(thread: OwnThread, answer: Callable[[], Answer], deliver: Deliver) -> Withdraw:
+    call = thread.submit(answer)
+    call.add_done_callback(lambda done: _deliver_call(done, deliver))
+    return call.cancel
 
 
 def _deliver_call(call: asyncio.Future[Answer], deliver: Deliver) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,8 @@ def test_processes_add_up_and_what_the_dead_have_counted_stays(tmp_path: Path) -
 def test_who_starts_when_the_directory_has_been_tidied_away_makes_it_again(tmp_path: Path) -> None:
     counts = Counts(1, tmp_path / "gone" / "counts")
     counts.open(("m", "1"))[0] += 1
+    assert counts.sums() == [Counted(("m", "1"), (1.0,))]
+    shutil.rmtree(tmp_path / "gone")
     assert counts.sums() == [Counted(("m", "1"), (1.0,))]
 
 
