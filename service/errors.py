@@ -17,12 +17,17 @@ No HTTP in here: `protocols/http_errors.py` holds the one table from error to st
     ├── SettingsInvalid
     ├── PredictionFailed          the runtime failed on a valid instance
     ├── Overloaded                more requests wait than can be answered soon
+    ├── DeadlineExceeded          the client's time was over before there was an answer
+    ├── NotReady                  nothing is loaded yet, or the server is about to stop
     └── RequestError              the client's mistake
         ├── BodyMalformed
         ├── BodyTooLarge
         ├── MediaTypeUnsupported
+        ├── RequestInvalid        JSON, but no request of the protocol
         ├── InstanceInvalid
-        └── ModelUnknown
+        ├── ModelUnknown
+        ├── KeyMissing
+        └── NotPermitted
 """
 
 from __future__ import annotations
@@ -99,6 +104,14 @@ class Overloaded(FoldserveError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class DeadlineExceeded(FoldserveError):
+    """The time that the client gave was over before the model ran."""
+
+
+class NotReady(FoldserveError):
+    """The server does not want to be asked now."""
+
+
 class RequestError(FoldserveError):
     """The request can not be answered, and the client can mend it.
 
@@ -127,12 +140,24 @@ class MediaTypeUnsupported(RequestError):
     """The body is of a media type that the endpoint does not read."""
 
 
+class RequestInvalid(RequestError):
+    """The body is JSON, but not a request of the protocol that was spoken."""
+
+
 class InstanceInvalid(RequestError):
     """The body is JSON, but not an instance that the model's signature admits."""
 
 
 class ModelUnknown(RequestError):
-    """No model of that name is served."""
+    """No model, or no version of it, is served under that name."""
+
+
+class KeyMissing(RequestError):
+    """The route wants an API key, and none that is known was sent."""
+
+
+class NotPermitted(RequestError):
+    """Who asks is not allowed to."""
 
 
 def code_of(kind: type[FoldserveError]) -> str:

@@ -30,7 +30,7 @@ ORDER_OF_SERVICE = (
     ("instance", "batches", "batching", "fastest", "exposition"),
     ("predictor",),
     ("repository",),
-    ("protocols.http_errors", "protocols.predict", "protocols.lane", "protocols.hot_path"),
+    ("protocols.contract", "protocols.http_errors", "protocols.predict", "protocols.lane", "protocols.hot_path"),
     ("protocols.directory", "protocols.descriptions", "protocols.probes", "protocols.responses", "protocols.tail"),
     ("protocols.documents", "protocols.openapi", "protocols.tail_routes"),
     ("protocols.fastapi_app",),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -17,31 +18,43 @@ import msgspec
 from service.errors import (
     BodyMalformed,
     BodyTooLarge,
+    DeadlineExceeded,
     FoldserveError,
     InstanceInvalid,
+    KeyMissing,
     MediaTypeUnsupported,
     ModelUnknown,
+    NotPermitted,
+    NotReady,
     Overloaded,
     PredictionFailed,
     RequestError,
+    RequestInvalid,
     code_of,
 )
 from service.protocols.answer import Answer
 
 STATUS: dict[type[FoldserveError], int] = {
     BodyMalformed: 400,
+    RequestInvalid: 400,
+    KeyMissing: 401,
+    NotPermitted: 403,
     ModelUnknown: 404,
     BodyTooLarge: 413,
     MediaTypeUnsupported: 415,
     InstanceInvalid: 422,
     Overloaded: 429,
     PredictionFailed: 500,
+    NotReady: 503,
+    DeadlineExceeded: 504,
 }
+# In all protocols but our own, a request whose tensors do not fit the model is malformed like any other.
+STATUS_ELSEWHERE = {**STATUS, InstanceInvalid: 400}
 
 
-def answer_error(error: FoldserveError) -> Answer:
+def answer_error(error: FoldserveError, statuses: Mapping[type[FoldserveError], int] = STATUS) -> Answer:
     """Turn an error into its answer."""
-    status = STATUS.get(type(error), 500)
+    status = statuses.get(type(error), 500)
     code = code_of(type(error))
     return Answer(status, _encode(str(error), code, _details(error)), code, _headers(error))
 
@@ -61,6 +74,10 @@ def _details(error: FoldserveError) -> dict[str, str]:
 
 def _headers(error: FoldserveError) -> tuple[tuple[bytes, bytes], ...]:
     match error:
+        case KeyMissing():
+            return ((b"www-authenticate", b"Bearer"),)
+        case NotReady():
+            return ((b"retry-after", b"1"),)
         case Overloaded():
             return ((b"retry-after", str(error.retry_after_seconds).encode()),)
         case BodyTooLarge():
