@@ -29,7 +29,10 @@ from service.answers import AnswerWriter
 from service.app import create_app
 from service.heads import read_head
 from service.protocols.answer import Answer
+from service.protocols.contract import Headers, Question
 from service.protocols.lane import Lane
+from service.protocols.paths import OWN
+from service.protocols.runner import Call
 from service.scheduler import Tick
 from service.settings import read_settings
 
@@ -57,7 +60,7 @@ def measure_steps(built: BuiltModel, *, num_blocks: int = NUM_BLOCKS) -> Steps:
 async def _measure(built: BuiltModel, num_blocks: int) -> Steps:
     app = create_app(read_settings(["--models", str(built.bundle.directory), "--device", "cpu"]))
     async with app.running():
-        lane = app.predict_paths["/predict"]
+        lane = app.directory.find_default().lanes[OWN]
         bodies = make_requests(built, TOGETHER).bodies
         alone = await _steps(lane, bodies[:1], num_blocks)
         return Steps(built.shape.name, alone, await _steps(lane, bodies, num_blocks))
@@ -66,16 +69,18 @@ async def _measure(built: BuiltModel, num_blocks: int) -> Steps:
 async def _steps(lane: Lane, bodies: Sequence[bytes], num_blocks: int) -> dict[str, float]:
     """All steps of so many requests, µs for one of them. What is computed is what was parsed, and so on."""
     writer, head, count = AnswerWriter(ServerState()), _head(bodies[0]), len(bodies)
-    packed = [lane.endpoint.read(body) for body in bodies]
-    answers = lane.endpoint.answer_all(packed)
-    received, sent = _time_sockets(head + bodies[0], writer.write(answers[0]), num_blocks)
+    questions = [Question(body) for body in bodies]
+    calls_read = [Call(lane.contract.read(question), lane.contract, 0.0) for question in questions]
+    packed = [call.work.instances[0] for call in calls_read]
+    answers = lane.runner.answer_all(calls_read)
+    received, sent = _time_sockets(head + bodies[0], writer.write(answers[0], 0.0, b"1"), num_blocks)
     calls: dict[str, Callable[[], object]] = {
         "head": lambda: [read_head(head) for _ in bodies],
-        "parse: JSON to an array's bytes": lambda: [lane.endpoint.read(body) for body in bodies],
+        "parse: JSON to an array's bytes": lambda: [lane.contract.try_read(question) for question in questions],
         "infer: copy in, run": lambda: _infer(lane, packed),
-        "infer and encode": lambda: lane.endpoint.answer_all(packed),
+        "infer and encode": lambda: lane.runner.answer_all(calls_read),
         "count": lambda: _count(lane, answers),
-        "answer's head": lambda: [writer.write(answer) for answer in answers],
+        "answer's head": lambda: [writer.write(answer, 0.0, b"1") for answer in answers],
     }
     times = {step: microseconds / count for step, microseconds in _time(calls, num_blocks).items()}
     return {
@@ -97,14 +102,14 @@ def _head(body: bytes) -> bytes:
 
 
 def _infer(lane: Lane, packed: Sequence[bytes]) -> None:
-    batches = lane.endpoint.model.batches
+    batches = lane.model.batches
     for start in range(0, len(packed), batches.largest):
         batches.compute(packed[start : start + batches.largest])
 
 
 def _count(lane: Lane, answers: Sequence[Answer]) -> None:
     for answer in answers:
-        lane.count(answer, 0.0)
+        lane.count(answer, 0.0, Headers(), b"1")
 
 
 async def _time_tick(together: int, num_blocks: int) -> float:

@@ -43,7 +43,7 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
             EXIT_FAILURE,
         )
     with counts as directory:
-        return Workers(partial(serve, counts=Path(directory)), settings, listener).run()
+        return Workers(partial(serve, shared=Path(directory)), settings, listener).run()
 
 
 def _bind(settings: Settings) -> socket.socket:

@@ -6,8 +6,7 @@ import shlex
 
 from service.batching import BITWISE, OFF
 from service.protocols.descriptions import example_request, foldserve_version
-from service.protocols.directory import Directory
-from service.protocols.lane import Lane
+from service.protocols.directory import UNAVAILABLE, Directory, Served
 from service.protocols.predict import encode_request
 
 LONGEST_PASTED_BODY = 240
@@ -15,9 +14,9 @@ LONGEST_PASTED_BODY = 240
 
 def announce(directory: Directory, url: str) -> list[str]:
     """Say what is served at `url`."""
-    lanes = directory.lanes.values()
+    loaded = [served for model in directory.table.models.values() for served in model.versions.values()]
     models = [
-        line for lane in lanes for line in (_describe_model(lane), *_describe_precision(lane), *_describe_device(lane))
+        line for one in loaded for line in (_describe_model(one), *_describe_precision(one), *_describe_device(one))
     ]
     return [
         f"foldserve {foldserve_version()}",
@@ -29,12 +28,18 @@ def announce(directory: Directory, url: str) -> list[str]:
 
 def warn_of_devices(directory: Directory) -> list[str]:
     """Say which models compute on the CPU although a GPU would have been taken, and why."""
-    placements = [lane.endpoint.model.predictor.placement for lane in directory.lanes.values()]
+    placements = [served.model.predictor.placement for served in directory.each()]
     return [f"serving on the CPU: {reason}" for reason in sorted({placement.reason for placement in placements} - {""})]
 
 
-def _describe_model(lane: Lane) -> str:
-    model = lane.endpoint.model
+def warn_of_failures(directory: Directory) -> list[str]:
+    """Say which versions can not be loaded although others of their model are."""
+    failed = [one for one in directory.states if one.state == UNAVAILABLE and not one.reason.startswith("not loaded")]
+    return [f"{one.name}, version {one.version} can not be loaded: {one.reason}" for one in failed]
+
+
+def _describe_model(served: Served) -> str:
+    model = served.model
     if model.manifest is None:
         return f"{model.name}: a bare model, so no digests and no examples to replay"
     worst = max(model.self_check.max_differences.values(), default=0.0)
@@ -44,9 +49,9 @@ def _describe_model(lane: Lane) -> str:
     )
 
 
-def _describe_precision(lane: Lane) -> list[str]:
+def _describe_precision(served: Served) -> list[str]:
     """Say that a model does not compute in float32, and what that costs."""
-    manifest = lane.endpoint.model.manifest
+    manifest = served.model.manifest
     if manifest is None or manifest.precision is None:
         return []
     report = manifest.precision
@@ -54,11 +59,11 @@ def _describe_precision(lane: Lane) -> list[str]:
     return [f"  computes in {report.name}: {accuracies}, {report.fp32_accuracy:.4f} in fp32"]
 
 
-def _describe_device(lane: Lane) -> list[str]:
-    model = lane.endpoint.model
+def _describe_device(served: Served) -> list[str]:
+    model = served.model
     placement, certificate = model.predictor.placement, model.batching.certificate.overall
     microseconds = model.self_check.median_seconds * 1e6
-    place = "on the event loop" if lane.thread is None else "in a thread of its own"
+    place = "on the event loop" if served.runner.thread is None else "in a thread of its own"
     lines = [f"  {placement.provider} (asked for: {placement.requested}), {microseconds:.0f} µs a run, {place}"]
     if placement.graphs:
         lines.append(f"  CUDA graphs: {placement.graphs}")
@@ -70,7 +75,8 @@ def _describe_device(lane: Lane) -> list[str]:
 
 
 def _curl(directory: Directory, url: str) -> str:
-    model = (directory.default or next(iter(directory.lanes.values()))).endpoint.model
+    default = directory.table.models.get(directory.table.default or "")
+    model = (default.served if default else next(directory.each())).model
     base = f"{url}/models/{model.name}"
     body = encode_request(example_request(model)).decode()
     post = f"curl -s {base}/predict -H 'content-type: application/json' -d"

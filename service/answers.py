@@ -19,14 +19,23 @@ class AnswerWriter:
         self._headers: list[tuple[bytes, bytes]] | None = None
         self._success = b""
 
-    def write(self, answer: Answer, *, close: bool = False) -> bytes:
+    def write(self, answer: Answer, arrived: float, request_id: bytes, *, close: bool = False) -> bytes:
         """Give the bytes of an answer; with `close`, the connection is not to be used again."""
-        status, body, _, headers, content_type = answer
         if self._server_state.default_headers is not self._headers:
             self._prepare()
+        status, body, _, headers, content_type, _ = answer
+        timing = answer.server_timing(arrived)
         if status == 200 and not headers and not close and content_type is JSON:
-            return b"%b%d\r\n\r\n%b" % (self._success, len(body), body)
-        lines = b"".join(_line(*header) for header in (*self._server_state.default_headers, *answer.all_headers()))
+            length = len(body)
+            return b"%b%d\r\nserver-timing: %b\r\nx-request-id: %b\r\n\r\n%b" % (
+                self._success,
+                length,
+                timing,
+                request_id,
+                body,
+            )
+        ours = [*answer.all_headers(), (b"server-timing", timing), (b"x-request-id", request_id)]
+        lines = b"".join(_line(*header) for header in (*self._server_state.default_headers, *ours))
         last = CLOSE if close and b"connection: close" not in lines else b""
         return STATUS_LINE[status] + lines + last + b"\r\n" + body
 

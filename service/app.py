@@ -11,22 +11,29 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.errors import FoldserveError
-from service.metrics import Metrics, Recorder, Running
+from service.loading import Loader, Loading, watch
+from service.metrics import Level, Metrics, Running
 from service.protocols.answer import Answer
+from service.protocols.bugs import answer_bug
+from service.protocols.contract import Contract, Question
+from service.protocols.contracts import create_contracts
 from service.protocols.descriptions import example_request
-from service.protocols.directory import Directory
+from service.protocols.directory import Directory, Served, Table
 from service.protocols.hot_path import send_answer, serve
-from service.protocols.lane import Lane, answer_bug, gather
-from service.protocols.predict import Endpoint, encode_request
+from service.protocols.lane import Lane
+from service.protocols.paths import OWN, Protocols
+from service.protocols.predict import encode_request
 from service.protocols.probes import answer_probe
+from service.protocols.runner import Runner
 from service.protocols.tail import answer_tail
-from service.repository import Opening, Repository, ServedModel, open_repository
+from service.repository import Opening, ServedModel
 from service.scheduler import OwnThread, measure_inline_limit
 from service.settings import Settings
 from service.spare_memory import give_back
@@ -36,28 +43,29 @@ if TYPE_CHECKING:
 
     from service.tail.recorder import Tail
 
-EXPLANATION_SECONDS = 0.5  # of a body of some megabytes
+READING_SECONDS = 0.5  # of a body of some megabytes, with mistakes in it
+LEVEL_SECONDS = 1.0
 SWITCH_SECONDS = 300e-6
 
 
 class App:
     """The ASGI application, and what it knows: `directory` once it has started, `failure` if it could not.
 
-    `predict_paths` are those where predictions are asked for, once it has started. `rest` answers all that is no
-    prediction, in whatever a server wraps it. Several processes of one server share the directory `counts`. `tail`
-    keeps the slowest predictions, if that is wanted.
+    `rest` answers all that is no prediction, in whatever a server wraps it. Several processes of one server share the
+    directory `shared`. `tail` keeps the slowest predictions, if that is wanted.
     """
 
-    def __init__(self, settings: Settings, counts: Path | None = None) -> None:
+    def __init__(self, settings: Settings, shared: Path | None = None) -> None:
         self.settings = settings
         self.directory = Directory()
         self.failure: FoldserveError | None = None
-        self.predict_paths: dict[str, Lane] = {}
         self.rest: ASGIApp = self._answer_rest
-        self._metrics = Metrics(counts)
+        self.metrics = Metrics(shared)
         self.tail = _create_tail(settings)
-        self._explainer = OwnThread(name="explain", median_seconds=EXPLANATION_SECONDS)
+        self._shared = shared
+        self._reader = OwnThread(name="read", median_seconds=READING_SECONDS)
         self._fastapi: ASGIApp | None = None
+        self._described: Table | None = None  # what that application describes
         self._loading = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,7 +73,8 @@ class App:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-        lane = self.predict_paths.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        is_post = scope["type"] == "http" and scope["method"] == "POST"
+        lane = self.directory.lane(scope["path"]) if is_post else None
         if lane is None:
             await self.rest(scope, receive, send)
         else:
@@ -85,9 +94,23 @@ class App:
             raise
         with _frozen_garbage(), _prompt_loop(), self._watched():
             self.directory.ready = True
-            yield
+            async with self._tasks():
+                yield
             self.directory.ready = False
         self._unload()
+
+    @asynccontextmanager
+    async def _tasks(self) -> AsyncIterator[None]:
+        """Look for new versions, and tell the other processes how many wait here, as long as the server runs."""
+        tasks = [asyncio.create_task(_tell_levels(self.metrics))] if self._shared is not None else []
+        if self.settings.watch_seconds:
+            tasks.append(asyncio.create_task(watch(self.loader, self.settings.watch_seconds)))
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -104,15 +127,16 @@ class App:
             self.rest = rest
 
     async def load_fastapi(self) -> ASGIApp:
-        """Give the application for people; it is made when it is first asked for."""
+        """Give the application for people; it is made when it is first asked for, and again when the models change."""
         async with self._loading:
-            if self._fastapi is None:
-                self._fastapi = await asyncio.to_thread(_create_fastapi, self.directory, self._metrics, self.tail)
+            if self._fastapi is None or self._described is not self.directory.table:
+                self._described = self.directory.table
+                self._fastapi = await asyncio.to_thread(_create_fastapi, self)
         return self._fastapi
 
     async def _answer_rest(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
-        answer = answer_probe(method, path, self.directory, self._metrics) or answer_tail(method, path, self.tail)
+        answer = answer_probe(method, path, self.directory, self.metrics) or answer_tail(method, path, self.tail)
         if answer is not None:
             await send_answer(answer, send)
             return
@@ -143,51 +167,75 @@ class App:
             bitwise=settings.bitwise,
             inline_seconds=await measure_inline_limit(),
         )
-        repository = open_repository(settings.models, opening, default_model=settings.default_model)
-        await self._fill_directory(repository)
-        self.predict_paths.update(self.directory.paths())
-
-    async def _fill_directory(self, repository: Repository) -> None:
-        for name, model in repository.models.items():
-            self.directory.lanes[name] = await self._create_lane(model)
-        if repository.default is not None:
-            self.directory.default = self.directory.lanes[repository.default.name]
-
-    async def _create_lane(self, model: ServedModel) -> Lane:
-        self._metrics.announce(model.name, model.version, _describe_running(model))
-        endpoint = Endpoint(model)
-        seconds = model.self_check.median_seconds
-        thread = None if model.is_short else OwnThread(name=model.name, median_seconds=seconds)
-        return Lane(
-            endpoint=endpoint,
-            thread=thread,
-            tick=gather(endpoint) if model.batches.largest > 1 else None,
-            explainer=self._explainer,
-            metrics=await self._count(model, thread),
-            max_body_bytes=self.settings.max_body_bytes,
-            example_answer=await _first_answer(endpoint, thread),
+        loading = Loading(
+            models_path=settings.models,
+            opening=opening,
+            keep=settings.versions,
+            default_model=settings.default_model,
+            protocols=Protocols(),
         )
+        self.loader = Loader(loading, self.directory, create=self._create_served, retire=self._retire)
+        await self.loader.start()
 
-    async def _count(self, model: ServedModel, thread: OwnThread | None) -> Recorder:
-        plain = self._metrics.for_model(model.name, model.version)
-        return plain if self.tail is None else await self.tail.watch_model(model.name, plain, thread)
+    async def _create_served(self, model: ServedModel) -> Served:
+        """Make what answers for a model: where it runs, who counts, a lane for each protocol."""
+        thread = None if model.is_short else OwnThread(name=model.name, median_seconds=model.self_check.median_seconds)
+        plain = self.metrics.for_model(model.name, model.version)
+        runner = Runner(model, thread, max_waiting=self.settings.max_queue, count=plain.record_batch)
+        recorder = plain if self.tail is None else await self.tail.watch_model(model.name, plain, thread)
+        lanes = {
+            protocol: Lane(
+                protocol=protocol,
+                contract=contract,
+                runner=runner,
+                reader=self._reader,
+                metrics=recorder,
+                max_body_bytes=self.settings.max_body_bytes,
+            )
+            for protocol, contract in create_contracts(model).items()
+        }
+        answer = await _first_answer(runner, lanes[OWN].contract)
+        self.metrics.announce(
+            model.name, model.version, _describe_running(model), Level(runner.num_waiting, time.time())
+        )
+        return Served(runner, lanes, answer)
+
+    async def _retire(self, served: Served) -> None:
+        """Let a version go: what it has begun it finishes."""
+        model = served.model
+        if served.runner.thread is not None:
+            served.runner.thread.retire()
+        loaded = self.directory.table.models.get(model.name)
+        if loaded is None or (model.version or "") not in loaded.versions:
+            self.metrics.withdraw(model.name, model.version)
+        await asyncio.to_thread(_tidy)
 
     def _unload(self) -> None:
-        for lane in self.directory.lanes.values():
-            if lane.thread is not None:
-                lane.thread.close()
-        self._explainer.close()
+        self.loader.close()
+        self._reader.close()
 
 
-async def _first_answer(endpoint: Endpoint, thread: OwnThread | None) -> Answer:
+async def _first_answer(runner: Runner, contract: Contract) -> Answer:
     """Prepare a model where it will run, and give the answer to its own example."""
-    body = encode_request(example_request(endpoint.model))
+    question = Question(encode_request(example_request(runner.model)))
 
     def prepare_and_answer() -> Answer:
-        endpoint.model.batches.prepare()
-        return endpoint.answer(body)
+        runner.model.batches.prepare()
+        return runner.answer(contract, question)
 
-    return prepare_and_answer() if thread is None else await thread.submit(prepare_and_answer)
+    return prepare_and_answer() if runner.thread is None else await runner.thread.submit(prepare_and_answer)
+
+
+def _tidy() -> None:
+    """Give the memory of what was let go back to the system."""
+    gc.collect()
+    give_back()
+
+
+async def _tell_levels(metrics: Metrics) -> None:
+    while True:
+        metrics.refresh()
+        await asyncio.sleep(LEVEL_SECONDS)
 
 
 def _describe_running(model: ServedModel) -> Running:
@@ -195,12 +243,12 @@ def _describe_running(model: ServedModel) -> Running:
     return Running(placement.requested, placement.provider, model.batches.num_bytes_since_prepared)
 
 
-def create_app(settings: Settings, counts: Path | None = None) -> App:
+def create_app(settings: Settings, shared: Path | None = None) -> App:
     """Create the server. Nothing is opened before its lifespan starts.
 
-    `counts` is the directory where several processes of one server put their metrics together.
+    `shared` is the directory where several processes of one server put their metrics and wishes together.
     """
-    return App(settings, counts)
+    return App(settings, shared)
 
 
 def _create_tail(settings: Settings) -> Tail | None:
@@ -211,10 +259,10 @@ def _create_tail(settings: Settings) -> Tail | None:
     return Tail(settings.tail_report, num_processes=settings.workers)
 
 
-def _create_fastapi(directory: Directory, metrics: Metrics, tail: Tail | None) -> ASGIApp:
+def _create_fastapi(app: App) -> ASGIApp:
     from service.protocols.fastapi_app import create_fastapi
 
-    fastapi = create_fastapi(directory, metrics, tail)
+    fastapi = create_fastapi(app.directory, app.metrics, app.tail)
     gc.freeze()
     return fastapi
 

@@ -55,10 +55,10 @@ class Batches:
         before, now = self._num_bytes_prepared, self._session.num_bytes_used()
         return None if before is None or now is None else now - before
 
-    def compute(self, packed: Sequence[bytes]) -> Array:
-        """Compute the scores [instances, labels] of instances as `InstanceReader.pack` gives them.
+    def compute(self, packed: Sequence[bytes]) -> tuple[Array, ...]:
+        """Compute all outputs, each [instances, …], of instances as `InstanceReader.pack` gives them.
 
-        They stand in the buffer: the next call writes over them.
+        They stand in the buffers: the next call writes over them.
 
         Raises:
             PredictionFailed: ONNX Runtime failed.
@@ -68,4 +68,4 @@ class Batches:
             row[:] = instance
         batch = self._batch_for[number]
         batch.run()
-        return batch.outputs[0][:number]
+        return tuple([output[:number] for output in batch.outputs])

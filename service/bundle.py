@@ -14,6 +14,7 @@ added, and readers pass over fields that they do not know.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -68,17 +69,45 @@ class Feature:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """How a picture becomes the model's input. It must have this mode and size: nothing is converted or resized.
+
+    `mode` is Pillow's: L has one value for each pixel, RGB three. A value v of the picture, 0..255, becomes
+    v·scale + offset, in double precision, and the nearest whole number if the values are `whole`; then it is rounded to
+    the input's dtype. The input has the picture's axes in the order of `layout`, with or without axes of length 1, or
+    is flat.
+    """
+
+    mode: Literal["L", "RGB"]
+    height: int
+    width: int
+    layout: Literal["CHW", "HWC"] = "CHW"
+    scale: float = 1.0
+    offset: float = 0.0
+    whole: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The picture's axes, in the order of the layout."""
+        num_channels = 1 if self.mode == "L" else 3
+        sizes = {"C": num_channels, "H": self.height, "W": self.width}
+        return tuple(sizes[axis] for axis in self.layout)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Signature:
     """What one instance is and what comes back for it.
 
     `outputs[0]` are the scores, one a label. `features` is empty unless the instances are rows of a table; then the
     input has one axis, as long as the sum of the features' widths. Empty `labels` mean that the label is the index.
+    With `image` an instance may also come as a picture.
     """
 
     input: TensorSpec
     outputs: tuple[TensorSpec, ...]
     labels: tuple[str, ...] = ()
     features: tuple[Feature, ...] = ()
+    image: ImageSpec | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,7 +297,7 @@ def read_bundle(directory: Path) -> Bundle:
         FormatVersionUnknown: the bundle has another format version.
         DigestMismatch: a file is not the one that was written.
     """
-    manifest = _read_manifest(directory / MANIFEST_FILE)
+    manifest = read_manifest(directory / MANIFEST_FILE)
     for name, sha256 in manifest.files.items():
         _check_digest(directory, name, sha256)
     examples = _decode(directory / EXAMPLES_FILE, tuple[Example, ...])
@@ -362,7 +391,14 @@ def _check_place(directory: Path, manifest: Manifest) -> None:
         )
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest by itself: the other files are not looked at.
+
+    Raises:
+        BundleNotFound: there is none.
+        ManifestInvalid: it is not of the form above.
+        FormatVersionUnknown: the bundle has another format version.
+    """
     if not path.is_file():
         raise BundleNotFound(f"no bundle in {path.parent}: it has no {MANIFEST_FILE}")
     _check_format_version(path)
@@ -371,7 +407,23 @@ def _read_manifest(path: Path) -> Manifest:
     if missing:
         raise ManifestInvalid(f"{path}: `files` has no digest for {', '.join(sorted(missing))}")
     check_name_and_version(manifest.name, manifest.version)
+    _check_image(path, manifest.signature)
     return manifest
+
+
+def _check_image(path: Path, signature: Signature) -> None:
+    """Refuse pictures of another size than the input's."""
+    image, shape = signature.image, signature.input.shape
+    if image is None or shape == (math.prod(image.shape),) or _longer_axes(shape) == _longer_axes(image.shape):
+        return
+    raise ManifestInvalid(
+        f"{path}: `image` says that pictures have the axes {list(image.shape)}, which does not fit the input's shape "
+        f"{list(shape)}"
+    )
+
+
+def _longer_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
 
 
 class _FormatVersion(msgspec.Struct):

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,10 +25,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from service.answers import AnswerWriter
+from service.errors import NotReady
 from service.heads import END, MAX_BYTES, Head, read_head
 from service.protocols.answer import Answer
-from service.protocols.http_errors import answer_status
-from service.protocols.lane import Lane, Question, Withdraw
+from service.protocols.contract import Headers, Question
+from service.protocols.http_errors import answer_error, answer_status
+from service.protocols.lane import Lane
+from service.protocols.runner import Withdraw
+from service.request_ids import name_request
 from service.spinning import Spinning
 
 CHECKS_PER_LIMIT = 4
@@ -36,21 +41,30 @@ LAST_MOMENT_SECONDS = 0.05  # at shutdown, for what was sent before the client c
 
 
 def connections(
-    lanes: Mapping[str, Lane], *, receive_seconds: float, spin_seconds: float = 0.0
+    find: Callable[[str], Lane | None], *, limits: Limits, spin_seconds: float = 0.0
 ) -> Callable[..., Connection]:
-    """What uvicorn makes for each connection; `lanes` are those of the paths that predict, as they are at the time."""
+    """What uvicorn makes for each connection; `find` gives the lane of a path that predicts, as it is at the time."""
     spinning = Spinning(spin_seconds)
-    return partial(Connection, lanes=lanes, receive_seconds=receive_seconds, spinning=spinning, writers={})
+    return partial(Connection, find=find, limits=limits, spinning=spinning, writers={})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How long a request's head, and all of it, may take to arrive, and an answer to be read; in seconds."""
+
+    header_seconds: float
+    receive_seconds: float
+    write_seconds: float
+    max_connections: int
 
 
 class Taken:
-    """A prediction that was taken: its head, its lane, and of its body what has arrived."""
+    """A prediction that was taken: its head, and of its body what has arrived."""
 
-    __slots__ = ("head", "lane", "parts")
+    __slots__ = ("head", "parts")
 
-    def __init__(self, head: Head, lane: Lane, part: bytes) -> None:
+    def __init__(self, head: Head, part: bytes) -> None:
         self.head = head
-        self.lane = lane
         self.parts = bytearray(part)
 
 
@@ -64,14 +78,14 @@ class Connection(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        lanes: Mapping[str, Lane],
-        receive_seconds: float,
+        find: Callable[[str], Lane | None],
+        limits: Limits,
         spinning: Spinning,
         writers: dict[ServerState, AnswerWriter],
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._lanes = lanes
-        self._receive_seconds = receive_seconds
+        self._find = find
+        self._limits = limits
         self._spinning = spinning
         self._writer = writers.setdefault(server_state, AnswerWriter(server_state))
         self._between = True  # the parser below stands between two messages
@@ -81,11 +95,13 @@ class Connection(HttpToolsProtocol):
         self._taken: Taken | None = None  # the prediction whose body is still arriving
         self._asked: Lane | None = None  # whose answer is in the works
         self._withdraw: Withdraw | None = None
+        self._headers = Headers()  # of the prediction that is in the works, or was last
         self._arrived = 0.0  # when the prediction that is in the works was here whole
         self._yielding = False  # there is more to look at, after the others' turn
         self._closing = False  # after the last answer
         self._is_headed = False  # the parser below has seen the head of its message
         self._since = time.perf_counter()  # the last answer, or the first byte of what is arriving
+        self._unread_since = 0.0  # of what was written, something waits since then
         self._watch: asyncio.TimerHandle | None = None
 
     # --- what arrives ------------------------------------------------------------------------------------------------
@@ -93,7 +109,16 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin."""
         super().connection_made(transport)
+        if len(self.connections) > self._limits.max_connections:
+            self._refuse_connection()
+            return
         self._watch = self.loop.call_later(self._watch_seconds(), self._check_time)
+
+    def _refuse_connection(self) -> None:
+        """Say that there are too many, and close."""
+        full = answer_error(NotReady(f"{self._limits.max_connections} connections are open already: try again in 1 s"))
+        self.transport.write(self._writer.write(full, time.perf_counter(), name_request(b""), close=True))
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Take what has arrived, or hold it if something is in the works."""
@@ -146,23 +171,23 @@ class Connection(HttpToolsProtocol):
         if self._between and not self._upgraded and (self.cycle is None or self.cycle.response_complete):
             body = data.find(END, start, start + MAX_BYTES) + len(END)
             head = read_head(data[start:body]) if body >= len(END) else None
-            lane = self._lanes.get(head.path) if head is not None else None
+            lane = self._find(head.path) if head is not None else None
             if head is not None and lane is not None and head.content_length <= lane.max_body_bytes:
-                self._take(head, lane, data, body)
+                self._take(head, data, body)
                 return
         super().data_received(data[start:] if start else data)
 
-    def _take(self, head: Head, lane: Lane, data: bytes, start: int) -> None:
+    def _take(self, head: Head, data: bytes, start: int) -> None:
         """Take a prediction whose body begins at `start`."""
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
         stop = start + head.content_length
         if len(data) < stop:
             self._since = time.perf_counter()
-            self._taken = Taken(head, lane, data[start:])
+            self._taken = Taken(head, data[start:])
             return
         self._hold(data, stop)
-        self._ask(head, lane, data[start:stop])
+        self._ask(head, data[start:stop])
 
     def _complete(self, taken: Taken, data: bytes) -> None:
         """Add what has arrived to a prediction that was taken."""
@@ -172,7 +197,7 @@ class Connection(HttpToolsProtocol):
             return
         self._taken = None
         self._hold(data, missing)
-        self._ask(taken.head, taken.lane, bytes(taken.parts))
+        self._ask(taken.head, bytes(taken.parts))
 
     def _holds_much(self) -> bool:
         return len(self._held) - self._start > HIGH_WATER_LIMIT
@@ -183,15 +208,28 @@ class Connection(HttpToolsProtocol):
 
     # --- what is answered --------------------------------------------------------------------------------------------
 
-    def _ask(self, head: Head, lane: Lane, body: bytes) -> None:
+    def _ask(self, head: Head, body: bytes) -> None:
+        """Ask the lane that stands at the path now: while the body arrived, another version may have come."""
+        lane = self._find(head.path)
+        if lane is None:
+            self._answer_gone(head)
+            return
         self._arrived = time.perf_counter()
         self._spinning.arrived()
-        asked = lane.ask(Question(body, head.content_type, head.content_encoding), self._deliver)
+        self._headers = head.headers
+        asked = lane.ask(Question(body, head.headers), self._deliver, self._arrived)
         if isinstance(asked, Answer):
             self._answer(lane, asked)
             self._spinning.answered()
         else:
             self._asked, self._withdraw = lane, asked
+
+    def _answer_gone(self, head: Head) -> None:
+        """Say that the model was unloaded while the request arrived."""
+        gone = answer_status(404, f"POST {head.path[:200]}: what was served there has just been unloaded")
+        name = name_request(head.headers.request_id)
+        self.transport.write(self._writer.write(gone, time.perf_counter(), name, close=True))
+        self.transport.close()
 
     def _deliver(self, answer: Answer) -> None:
         """Take the answer that was in the works, and go on with what has arrived meanwhile."""
@@ -204,11 +242,12 @@ class Connection(HttpToolsProtocol):
         self._read_again()
 
     def _answer(self, lane: Lane, answer: Answer) -> None:
-        lane.count(answer, self._arrived)
+        request_id = name_request(self._headers.request_id)
+        lane.count(answer, self._arrived, self._headers, request_id)
         self._since = self._arrived
         self.server_state.total_requests += 1
         is_last = (self._closing and not self._held) or self._writer.closes()
-        self.transport.write(self._writer.write(answer, close=is_last))
+        self.transport.write(self._writer.write(answer, self._arrived, request_id, close=is_last))
         if is_last:
             self.transport.close()
 
@@ -230,7 +269,7 @@ class Connection(HttpToolsProtocol):
         A client who has gone says the same. So what waits for a long model is not computed for it.
         """
         lane = self._asked
-        self._closing = lane.thread is None if lane is not None else bool(self._held)
+        self._closing = lane.runner.thread is None if lane is not None else bool(self._held)
         return self._closing
 
     def shutdown(self) -> None:
@@ -248,15 +287,26 @@ class Connection(HttpToolsProtocol):
     def _check_time(self) -> None:
         """Close a connection on which nothing was asked for long, or where a request takes too long to arrive."""
         self._watch = self.loop.call_later(self._watch_seconds(), self._check_time)
-        seconds = time.perf_counter() - self._since
-        if self._is_receiving():
-            if seconds > self._receive_seconds:
+        now = time.perf_counter()
+        seconds = now - self._since
+        if self.flow.write_paused:
+            if now - self._unread_since > self._limits.write_seconds:
+                self.transport.abort()
+        elif self._is_receiving():
+            if seconds > self._receiving_limit():
                 self._give_up()
         elif self._is_idle() and seconds > self.timeout_keep_alive:
             self.transport.close()
 
     def _watch_seconds(self) -> float:
-        return min(self._receive_seconds, float(self.timeout_keep_alive)) / CHECKS_PER_LIMIT
+        limits = self._limits
+        shortest = min(limits.header_seconds, limits.receive_seconds, limits.write_seconds)
+        return min(shortest, float(self.timeout_keep_alive)) / CHECKS_PER_LIMIT
+
+    def _receiving_limit(self) -> float:
+        is_headed = self._taken is not None or self._is_headed
+        limits = self._limits
+        return limits.receive_seconds if is_headed else min(limits.header_seconds, limits.receive_seconds)
 
     def _is_receiving(self) -> bool:
         return self._taken is not None or not self._between
@@ -268,8 +318,8 @@ class Connection(HttpToolsProtocol):
         """Close, and say why, unless the request that does not end has been answered already."""
         is_answered = self._taken is None and self._is_headed and self.cycle.response_started
         if not is_answered:
-            late = answer_status(408, f"the request is not here whole after {self._receive_seconds:g} seconds")
-            self.transport.write(self._writer.write(late, close=True))
+            late = answer_status(408, f"the request is not here whole after {self._receiving_limit():g} seconds")
+            self.transport.write(self._writer.write(late, self._since, name_request(b""), close=True))
         self.transport.close()
 
     # --- what uvicorn's parser says ----------------------------------------------------------------------------------
@@ -301,6 +351,7 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Take no more requests from a client who does not read the answers."""
         super().pause_writing()
+        self._unread_since = time.perf_counter()
         self.flow.pause_reading()
 
     def resume_writing(self) -> None:

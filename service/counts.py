@@ -37,8 +37,9 @@ class Counted:
 class Counts:
     """The cells of this process, and the sums over all."""
 
-    def __init__(self, num_cells: int, directory: Path | None = None) -> None:
+    def __init__(self, num_cells: int, directory: Path | None = None, *, suffix: str = SUFFIX) -> None:
         self._num_cells = num_cells
+        self._suffix = suffix
         self._directory = directory
         self._own: dict[Labels, Cells] = {}
         self._own_paths: set[Path] = set()
@@ -56,11 +57,16 @@ class Counts:
             by_labels.setdefault(labels, []).append(values)
         return [Counted(labels, tuple(map(sum, zip(*each, strict=True)))) for labels, each in by_labels.items()]
 
+    def each_alive(self) -> list[Counted]:
+        """Give the cells of every subject in every process that lives: of the dead nothing goes up and down."""
+        alive = (_read_file(path) for path in self._others() if _is_alive(int(path.name.split("-")[0])))
+        return [Counted(labels, tuple(values)) for labels, values in (*self._own.items(), *alive)]
+
     def _create(self, labels: Labels) -> Cells:
         num_bytes = HEAD_BYTES + self._num_cells * CELL_BYTES
         memory: Any = bytearray(num_bytes)
         if self._directory is not None:
-            path = self._directory / f"{os.getpid()}-{time.time_ns()}{SUFFIX}"
+            path = self._directory / f"{os.getpid()}-{time.time_ns()}{self._suffix}"
             memory = _map_file(path, labels, num_bytes)
             self._own_paths.add(path)
         cells: Any = memoryview(memory)[HEAD_BYTES:].cast("d")
@@ -69,11 +75,30 @@ class Counts:
     def _read(self) -> Iterator[tuple[Labels, Sequence[float]]]:
         """Read our own from memory: who tidies up temporary files does not reach those."""
         yield from self._own.items()
-        others = set(self._directory.glob(f"*{SUFFIX}")) - self._own_paths if self._directory is not None else set()
-        for path in sorted(others):
-            content = path.read_bytes()
-            labels = msgspec.json.decode(content[:HEAD_BYTES].rstrip(), type=Labels)
-            yield labels, memoryview(content[HEAD_BYTES:]).cast("d")
+        for path in self._others():
+            yield _read_file(path)
+
+    def _others(self) -> list[Path]:
+        """List the files of the other processes, the dead ones' too."""
+        if self._directory is None:
+            return []
+        return sorted(set(self._directory.glob(f"*{self._suffix}")) - self._own_paths)
+
+
+def _read_file(path: Path) -> tuple[Labels, Sequence[float]]:
+    content = path.read_bytes()
+    labels = msgspec.json.decode(content[:HEAD_BYTES].rstrip(), type=Labels)
+    return labels, memoryview(content[HEAD_BYTES:]).cast("d")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it lives, and is another user's
+        return True
+    return True
 
 
 def _map_file(path: Path, labels: Labels, num_bytes: int) -> mmap.mmap:

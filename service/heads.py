@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import httptools
 
+from service.protocols.contract import Headers
 from service.protocols.hot_path import read_headers
 
 END = b"\r\n\r\n"
@@ -25,8 +26,7 @@ class Head(NamedTuple):
 
     path: str
     content_length: int
-    content_type: bytes
-    content_encoding: bytes
+    headers: Headers
 
 
 @lru_cache(maxsize=MAX_KEPT)
@@ -40,8 +40,8 @@ def read_head(head: bytes) -> Head | None:
         return None
     if not _is_plain(seen, parser):
         return None
-    content_type, content_encoding, content_length = read_headers(seen.headers)
-    return Head(seen.url.decode("ascii"), content_length, content_type, content_encoding)
+    headers, content_length = read_headers(seen.headers)
+    return Head(seen.url.decode("ascii"), content_length, headers)
 
 
 class _Seen:

@@ -1,6 +1,7 @@
 """What there is to serve: bundles and bare models found below `--models`, each checked before it may answer.
 
-<root>/<name>/<version>/manifest.json    every name, in its highest version
+<root>/<name>/<version>/manifest.json    every name, in its highest versions
+<root>/<name>/labels.json                names for versions, such as {"stable": 1, "canary": 2}
 <bundle>/manifest.json                   this one bundle
 <file>.onnx                              this one bare model: without digests, examples or labels
 """
@@ -12,13 +13,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from service.batches import Batches
 from service.batching import Batching
-from service.bundle import MANIFEST_FILE, Bundle, Example, Manifest, read_bundle
+from service.bundle import (
+    MANIFEST_FILE,
+    NAME_PATTERN,
+    VERSION_PATTERN,
+    Bundle,
+    Example,
+    Manifest,
+    read_bundle,
+    read_manifest,
+)
 from service.device import AS_USUAL, GpuOptions, ServingDevice
 from service.errors import BundleNotFound, FoldserveError, ManifestInvalid
 from service.predictor import Predictor, SelfCheck, open_predictor
 from service.scheduler import USUAL_INLINE_SECONDS
+
+LABELS_FILE = "labels.json"
+LABEL_PATTERN = re.compile(r"[A-Za-z0-9_]{1,64}")
+Key = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +56,31 @@ class ServedModel:
     examples: tuple[Example, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Repository:
-    """All models that are served, by name, and the one that answers where no name is given."""
+@dataclass(frozen=True)
+class Place:
+    """Where one version lies. `stamp` is another one when what lies there is another; a bare model has no version."""
 
-    models: dict[str, ServedModel]
-    default: ServedModel | None
+    name: str
+    version: str | None
+    path: Path
+    stamp: tuple[int, ...]
+
+    @property
+    def key(self) -> Key:
+        """Name and version, which is empty where there is none."""
+        return (self.name, self.version or "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """All that there is: places by model, from the highest version down; what labels point to, by model.
+
+    `complaints` say which files could not be read; of labels that can not be read, those that were read last hold.
+    """
+
+    places: dict[str, tuple[Place, ...]]
+    labels: dict[str, dict[str, str] | None]
+    complaints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,48 +96,86 @@ class Opening:
     inline_seconds: float = USUAL_INLINE_SECONDS
 
 
-def open_repository(models_path: Path, opening: Opening, *, default_model: str | None = None) -> Repository:
-    """Find, read, open and check what lies at `models_path`.
-
-    The only model is the default; of several, the one that is named.
+def find_places(models_path: Path) -> Found:
+    """Look which versions there are, without reading them.
 
     Raises:
-        BundleNotFound: there is nothing to serve, or not the default model.
-        BundleError: something there can not be served; the message names it.
-        DeviceUnavailable: the device is "cuda" or "tensorrt", and can not be used.
+        BundleNotFound: there is nothing to serve at all.
+        BundleError: it is one bundle, whose manifest can not be read.
     """
-    served = [_open(path, opening) for path in find_models(models_path)]
-    for model in served:
-        if model.path != models_path:
-            _check_place(model)
-    models = {model.name: model for model in served}
-    return Repository(models=models, default=_choose_default(models, default_model))
-
-
-def find_models(models_path: Path) -> list[Path]:
-    """Find the bundle directories, or the one bare model, that `models_path` stands for."""
     if models_path.is_file():
-        return [models_path]
+        return _found_one(Place(_name_bare_model(models_path), None, models_path, _stamp(models_path)))
     if (models_path / MANIFEST_FILE).is_file():
-        return [models_path]
-    found = _newest_versions(models_path)
-    if not found:
+        manifest = read_manifest(models_path / MANIFEST_FILE)
+        stamp = _stamp(models_path / MANIFEST_FILE)
+        return _found_one(Place(manifest.name, manifest.version, models_path, stamp))
+    places = _find_versions(models_path)
+    if not places:
         raise BundleNotFound(
             f"nothing to serve at {models_path}: expected a bundle, a directory of bundles "
             f"(…/<name>/<version>/{MANIFEST_FILE}), or one .onnx file"
         )
-    return found
+    return _with_labels(models_path, places)
 
 
-def _newest_versions(root: Path) -> list[Path]:
-    newest: dict[str, Path] = {}
+def open_place(place: Place, opening: Opening, models_path: Path) -> ServedModel:
+    """Read, open and check what lies at a place.
+
+    Raises:
+        BundleError: it can not be served; the message names it.
+        DeviceUnavailable: the device is "cuda" or "tensorrt", and can not be used.
+    """
+    model = _open(place.path, opening)
+    if place.path != models_path:
+        _check_place(model)
+    return model
+
+
+def _found_one(place: Place) -> Found:
+    return Found(places={place.name: (place,)}, labels={place.name: {}})
+
+
+def _find_versions(root: Path) -> dict[str, tuple[Place, ...]]:
+    places: dict[str, list[Place]] = {}
     for manifest_path in root.glob(f"*/*/{MANIFEST_FILE}"):
         directory = manifest_path.parent
-        if not directory.name.isdecimal():
-            continue
-        name = directory.parent.name
-        newest[name] = max(directory, newest.get(name, directory), key=lambda path: int(path.name))
-    return [newest[name] for name in sorted(newest)]
+        if VERSION_PATTERN.fullmatch(directory.name) and NAME_PATTERN.fullmatch(directory.parent.name):
+            place = Place(directory.parent.name, directory.name, directory, _stamp(manifest_path))
+            places.setdefault(place.name, []).append(place)
+    return {name: tuple(sorted(places[name], key=_number, reverse=True)) for name in sorted(places)}
+
+
+def _number(place: Place) -> int:
+    return int(place.version or 0)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Tell a file from the one that stood there before, without reading it."""
+    status = path.stat()
+    return (status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+def _with_labels(root: Path, places: dict[str, tuple[Place, ...]]) -> Found:
+    labels: dict[str, dict[str, str] | None] = {}
+    complaints = []
+    for name in places:
+        try:
+            labels[name] = _read_labels(root / name / LABELS_FILE)
+        except (OSError, msgspec.MsgspecError, ValueError) as err:
+            labels[name] = None
+            complaints.append(f"{root / name / LABELS_FILE}: {err}")
+    return Found(places=places, labels=labels, complaints=tuple(complaints))
+
+
+def _read_labels(path: Path) -> dict[str, str]:
+    """Read which versions the labels of a model point to, such as `{"stable": 1, "canary": 2}`; none without a file."""
+    if not path.exists():
+        return {}
+    labels = msgspec.json.decode(path.read_bytes(), type=dict[str, int | str])
+    wrong = [label for label in labels if not LABEL_PATTERN.fullmatch(label)]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is no label: expected letters, digits and '_'")
+    return {label: str(version) for label, version in labels.items()}
 
 
 def _open(path: Path, opening: Opening) -> ServedModel:
@@ -156,7 +229,7 @@ def _open_bare_model(path: Path, opening: Opening) -> ServedModel:
     self_check = predictor.self_check((), {})
     batching = choose_batching(predictor, (), self_check, opening)
     return ServedModel(
-        name=re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-_") or "model",
+        name=_name_bare_model(path),
         version=None,
         path=path,
         predictor=predictor,
@@ -167,6 +240,10 @@ def _open_bare_model(path: Path, opening: Opening) -> ServedModel:
     )
 
 
+def _name_bare_model(path: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-_")[:64] or "model"
+
+
 def choose_batching(
     predictor: Predictor, examples: Sequence[Example], self_check: SelfCheck, opening: Opening
 ) -> Batching:
@@ -174,11 +251,3 @@ def choose_batching(
     if self_check.median_seconds >= opening.inline_seconds:
         return Batching(reason="the model runs in a thread of its own")
     return predictor.plan_batching(examples, self_check, bitwise=opening.bitwise)
-
-
-def _choose_default(models: dict[str, ServedModel], default_model: str | None) -> ServedModel | None:
-    if default_model is None:
-        return next(iter(models.values())) if len(models) == 1 else None
-    if default_model not in models:
-        raise BundleNotFound(f"the default model {default_model!r} is not there: there are {', '.join(sorted(models))}")
-    return models[default_model]

@@ -45,19 +45,30 @@ class Tick(Generic[Item, Result]):
     one item only. To be used from one event loop.
     """
 
-    def __init__(self, run: Callable[[Sequence[Item]], list[Result]]) -> None:
+    def __init__(self, run: Callable[[Sequence[Item]], list[Result]], *, max_waiting: int = MAX_WAITING) -> None:
         self._run = run
+        self._max_waiting = max_waiting
         self._items: list[Item] = []
         self._deliveries: list[Callable[[Result], object]] = []
         self._has_run = False  # an item, where it arrived, in this tick
         self._patience = 0
 
+    def num_waiting(self) -> int:
+        """Count the items that wait for the end of the tick."""
+        return len(self._items)
+
     def add(self, item: Item, deliver: Callable[[Result], object]) -> Result | None:
-        """Give the item's result, or None if it comes at the end of the tick: then `deliver` is called with it."""
+        """Give the item's result, or None if it comes at the end of the tick: then `deliver` is called with it.
+
+        Raises:
+            Overloaded: too many wait already.
+        """
         if not self._patience:
             if not self._has_run:
                 return self._run_alone(item)
             self._patience = PATIENCE
+        if len(self._items) >= self._max_waiting:
+            raise Overloaded(f"{len(self._items)} requests wait already: try again in 1 s", retry_after_seconds=1)
         self._items.append(item)
         self._deliveries.append(deliver)
         if len(self._items) == 1:
@@ -77,7 +88,16 @@ class Tick(Generic[Item, Result]):
         self._items, self._deliveries = [], []
         self._patience = PATIENCE if len(items) > 1 else self._patience - 1
         for result, deliver in zip(self._run(items), deliveries, strict=True):
-            deliver(result)
+            _deliver(result, deliver)
+
+
+def _deliver(result: Result, deliver: Callable[[Result], object]) -> None:
+    """Deliver one result: whatever goes wrong with it, the others of the tick get theirs."""
+    try:
+        deliver(result)
+    except Exception as err:  # noqa: BLE001
+        loop = asyncio.get_running_loop()
+        loop.call_exception_handler({"message": "a result could not be delivered", "exception": err})
 
 
 class OwnThread:
@@ -116,9 +136,17 @@ class OwnThread:
             self._executor.submit(self._run_next)
         return future
 
+    def num_waiting(self) -> int:
+        """Count the calls that wait or run."""
+        return len(self._calls) + self._num_running
+
     def close(self) -> None:
         """Finish what was begun, drop what waits."""
         self._executor.shutdown(cancel_futures=True)
+
+    def retire(self) -> None:
+        """Finish what was begun and what waits, in its own time; nothing may be submitted any more."""
+        self._executor.shutdown(wait=False)
 
     def _run_next(self) -> None:
         with self._lock:

@@ -14,10 +14,10 @@ from typing import Any
 import uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from service.announcement import announce, warn_of_devices
+from service.announcement import announce, warn_of_devices, warn_of_failures
 from service.answers import CLOSE_HEADER
 from service.app import App, create_app
-from service.connection import connections
+from service.connection import Limits, connections
 from service.settings import Settings
 
 EXIT_FAILURE = 1
@@ -26,14 +26,14 @@ SHUTDOWN_SECONDS = 30
 
 
 def serve(
-    settings: Settings, listener: socket.socket, on_ready: Callable[[], None] | None, *, counts: Path | None = None
+    settings: Settings, listener: socket.socket, on_ready: Callable[[], None] | None, *, shared: Path | None = None
 ) -> int:
     """Serve in this process, on a bound socket, until SIGTERM or SIGINT; return the exit code.
 
     Of several processes only the first has something to do when it is ready: the others start without a word. They
-    put their metrics together in the directory `counts`.
+    put their metrics and wishes together in the directory `shared`.
     """
-    app = create_app(settings, counts)
+    app = create_app(settings, shared)
     _leave_start_failures_to_us(app)
     server = _Server(app, on_started=lambda: _tell(app, _url(listener), on_ready))
     # uvicorn raises the signal again when it has shut down: by then it has had its effect.
@@ -93,8 +93,13 @@ def _choose_protocol(app: App) -> Any:
         return "httptools"
     settings = app.settings
     return connections(
-        app.predict_paths,
-        receive_seconds=settings.receive_seconds,
+        app.directory.lane,
+        limits=Limits(
+            header_seconds=settings.header_seconds,
+            receive_seconds=settings.receive_seconds,
+            write_seconds=settings.write_seconds,
+            max_connections=settings.max_connections,
+        ),
         spin_seconds=settings.spin_microseconds * 1e-6,
     )
 
@@ -104,7 +109,7 @@ def _tell(app: App, url: str, on_ready: Callable[[], None] | None) -> None:
         return
     for line in announce(app.directory, url):
         _say(line)
-    for line in warn_of_devices(app.directory):
+    for line in (*warn_of_devices(app.directory), *warn_of_failures(app.directory)):
         complain(line)
     on_ready()
 

@@ -38,6 +38,12 @@ class Settings(BaseSettings):
     default_model: str | None = None
     """the model that POST /predict asks, where there are several"""
 
+    versions: int = Field(default=2, ge=0)
+    """how many of the newest versions of each model stay loaded; 0: all"""
+
+    watch_seconds: float = Field(default=1.0, ge=0.0, le=3600.0)
+    """how often to look for new versions; 0: only when asked by request"""
+
     host: str = "127.0.0.1"
     """the address to listen on"""
 
@@ -64,6 +70,18 @@ class Settings(BaseSettings):
 
     receive_seconds: float = Field(default=30.0, ge=0.1, le=3600.0)
     """a request that is not here whole after that time is dropped"""
+
+    header_seconds: float = Field(default=10.0, ge=0.1, le=3600.0)
+    """a request whose head is not here whole after that time is dropped"""
+
+    write_seconds: float = Field(default=30.0, ge=0.1, le=3600.0)
+    """a client that reads nothing of its answer for that time is dropped"""
+
+    max_queue: int = Field(default=256, ge=1, le=100_000)
+    """of more requests that wait for a model each further one is refused at once"""
+
+    max_connections: int = Field(default=10_000, ge=1, le=1_000_000)
+    """of more connections to a process each further one is refused"""
 
     http: Literal["fast", "asgi"] = "fast"
     """fast: predictions are answered below ASGI; asgi: plain uvicorn, the same answers, slower"""

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 JSON = b"application/json"
 
 
+class Times(NamedTuple):
+    """When what was done for an answer, by `time.perf_counter`.
+
+    The request was read, the model started on it, the outputs were there, the answer was written.
+    """
+
+    read: float
+    started: float
+    computed: float
+    written: float
+
+
 class Answer(NamedTuple):
     """What a request gets. `reason` is empty for a success, else the error's code, for the metrics.
 
-    `headers` are those beyond content type and length. A tuple, because it is made in a third of a dataclass's time.
+    `headers` are those beyond content type and length; `times` are None if the model was not asked. A tuple, because
+    it is made in a third of a dataclass's time.
     """
 
     status: int
@@ -18,8 +32,31 @@ class Answer(NamedTuple):
     reason: str = ""
     headers: tuple[tuple[bytes, bytes], ...] = ()
     content_type: bytes = JSON
+    times: Times | None = None
+
+    def at(self, times: Times) -> Answer:
+        """Give the same answer, with its times."""
+        return Answer(self.status, self.body, self.reason, self.headers, self.content_type, times)
 
     def all_headers(self) -> list[tuple[bytes, bytes]]:
         """Give the headers as ASGI takes them."""
         length = b"%d" % len(self.body)
         return [(b"content-type", self.content_type), (b"content-length", length), *self.headers]
+
+    def server_timing(self, arrived: float) -> bytes:
+        """Say in milliseconds how long each stage took, for the Server-Timing header (W3C)."""
+        times = self.times
+        if times is None:
+            return b"total;dur=%.3f" % ((time.perf_counter() - arrived) * 1e3)
+        read, started, computed, written = times
+        return b"parse;dur=%.3f, queue;dur=%.3f, infer;dur=%.3f, encode;dur=%.3f" % (
+            (read - arrived) * 1e3,
+            (started - read) * 1e3,
+            (computed - started) * 1e3,
+            (written - computed) * 1e3,
+        )
+
+
+def closing_headers(answer: Answer, arrived: float, request_id: bytes) -> list[tuple[bytes, bytes]]:
+    """Give the headers that every answer ends with: how long it took, and by which name the log knows it."""
+    return [(b"server-timing", answer.server_timing(arrived)), (b"x-request-id", request_id)]

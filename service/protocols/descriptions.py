@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from service.protocols.directory import Directory
-from service.protocols.lane import Lane
+from service.protocols.directory import Directory, Served
 from service.repository import ServedModel
 
 
@@ -27,23 +26,29 @@ def describe_server(directory: Directory) -> dict[str, Any]:
         "name": "foldserve",
         "version": foldserve_version(),
         "models": [
-            {"name": name, "version": lane.endpoint.model.version, "predict": f"/models/{name}/predict"}
-            for name, lane in directory.lanes.items()
+            {
+                "name": name,
+                "version": model.served.model.version,
+                "versions": [version for version in model.versions if version],
+                "labels": model.labels,
+                "predict": f"/models/{name}/predict",
+            }
+            for name, model in directory.table.models.items()
         ],
-        "default_model": directory.default.endpoint.model.name if directory.default else None,
+        "default_model": directory.table.default,
         "links": {"docs": "/docs", "openapi": "/openapi.json", "models": "/models", "metrics": "/metrics"},
     }
 
 
-def describe_model(lane: Lane) -> dict[str, Any]:
+def describe_model(served: Served) -> dict[str, Any]:
     """Say all there is to know about a model, with an example that can be posted and the answer to expect."""
-    model = lane.endpoint.model
+    model = served.model
     return {
         "name": model.name,
         "version": model.version,
         "predict": f"/models/{model.name}/predict",
         "signature": model.predictor.signature,
-        "example": {"request": example_request(model), "answer": json.loads(lane.example_answer.body)},
+        "example": {"request": example_request(model), "answer": json.loads(served.example_answer.body)},
         "device": model.predictor.placement,
         "self_check": model.self_check,
         "batching": model.batching,

@@ -36,21 +36,29 @@ def _add_descriptions(app: FastAPI, directory: Directory) -> None:
 
     @app.get("/models", summary="All models")
     async def models() -> Response:
-        return _json([describe_model(lane) for lane in directory.lanes.values()])
+        return _json([describe_model(served) for served in directory.each()])
 
     @app.get("/models/{name}", summary="One model: what it takes, and where it comes from")
     async def model(name: str) -> Response:
         return _json(describe_model(directory.find(name)))
 
+    @app.get("/models/{name}/versions/{version}", summary="One version of a model")
+    async def version(name: str, version: str) -> Response:
+        return _json(describe_model(directory.find(name, version)))
+
+    @app.get("/models/{name}/labels/{label}", summary="The version of a model that a label points to")
+    async def labelled(name: str, label: str) -> Response:
+        return _json(describe_model(directory.find(name, label=label)))
+
 
 def _add_examples(app: FastAPI, directory: Directory) -> None:
     @app.get("/model/example", summary="A body that can be posted to /predict as it is")
     async def default_example() -> Response:
-        return _json(example_request(directory.find_default().endpoint.model))
+        return _json(example_request(directory.find_default().model))
 
     @app.get("/models/{name}/example", summary="A body that can be posted to this model as it is")
     async def example(name: str) -> Response:
-        return _json(example_request(directory.find(name).endpoint.model))
+        return _json(example_request(directory.find(name).model))
 
 
 def _add_health(app: FastAPI, directory: Directory) -> None:

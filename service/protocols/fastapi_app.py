@@ -15,7 +15,7 @@ from service.protocols.descriptions import foldserve_version
 from service.protocols.directory import Directory
 from service.protocols.documents import add_documents
 from service.protocols.http_errors import answer_error, answer_status
-from service.protocols.lane import BUG
+from service.protocols.bugs import BUG
 from service.protocols.openapi import add_predict_routes
 from service.protocols.responses import to_response
 from service.protocols.tail_routes import add_tail_routes

@@ -1,24 +1,38 @@
 """Carries predictions over ASGI with nothing in between: one body in, one answer out.
 
-It stands in front of FastAPI, which keeps everything else. Its rules are the same on FastAPI's own routes, which call
-`respond` too: a body limit that holds while the body still comes in, answers that are always JSON, and no work for a
-client who has gone.
+It stands in front of FastAPI, which keeps everything else: a body limit that holds while the body still comes in,
+answers in the protocol's own form, and no work for a client who has gone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from service.errors import FoldserveError
-from service.protocols.answer import Answer
-from service.protocols.http_errors import answer_error
-from service.protocols.lane import Lane, Question, Withdraw, too_large
+from service.protocols.answer import Answer, closing_headers
+from service.protocols.contract import Headers, Question
+from service.protocols.lane import Lane, too_large
+from service.protocols.runner import Withdraw, nothing_to_withdraw
+from service.request_ids import name_request
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
+
+
+FIELDS = {
+    b"content-type": "content_type",
+    b"content-encoding": "content_encoding",
+    b"inference-header-content-length": "header_length",
+    b"x-request-timeout": "timeout",
+    b"x-request-id": "request_id",
+    b"traceparent": "traceparent",
+    b"authorization": "authorization",
+    b"x-api-key": "api_key",
+    b"accept": "accept",
+}
 
 
 class ClientGone(Exception):
@@ -27,50 +41,56 @@ class ClientGone(Exception):
 
 async def serve(lane: Lane, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer one prediction request."""
+    arrived = time.perf_counter()
+    headers, content_length = read_headers(scope["headers"])
     try:
-        answer = await respond(lane, scope, receive)
+        answer, arrived = await respond(lane, Posted(headers, content_length, scope["query_string"]), receive)
     except ClientGone:
         return
-    await send_answer(answer, send)
+    request_id = name_request(headers.request_id)
+    lane.count(answer, arrived, headers, request_id)
+    await send_answer(answer, send, closing_headers(answer, arrived, request_id))
 
 
-async def send_answer(answer: Answer, send: Send) -> None:
+async def send_answer(answer: Answer, send: Send, more_headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
     """Send an answer over ASGI."""
-    await send({"type": "http.response.start", "status": answer.status, "headers": answer.all_headers()})
+    headers = [*answer.all_headers(), *more_headers]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})
 
 
-async def respond(lane: Lane, scope: Scope, receive: Receive) -> Answer:
-    """Read a request's body, compute its answer and count it.
+class Posted(NamedTuple):
+    """What is known of a request before its body is there."""
+
+    headers: Headers
+    content_length: int
+    query: bytes
+
+
+async def respond(lane: Lane, posted: Posted, receive: Receive) -> tuple[Answer, float]:
+    """Read a request's body and compute its answer; give also when it was here whole.
 
     Raises:
         ClientGone: the connection was closed before there was an answer.
     """
-    content_type, content_encoding, content_length = read_headers(scope["headers"])
-    arrived = time.perf_counter()
     try:
-        body = await _read_body(receive, content_length, lane.max_body_bytes)
+        body = await _read_body(receive, posted.content_length, lane.max_body_bytes)
     except FoldserveError as err:
-        answer = answer_error(err)
-    else:
-        arrived = time.perf_counter()
-        answer = await _ask(lane, Question(body, content_type, content_encoding), receive)
-    lane.count(answer, arrived)
-    return answer
+        return lane.refuse(err), time.perf_counter()
+    arrived = time.perf_counter()
+    return await _ask(lane, Question(body, posted.headers, posted.query), receive, arrived), arrived
 
 
-def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bytes, int]:
-    """Give content type, content encoding and content length, of headers with names in lower case."""
-    content_type = content_encoding = b""
+def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Headers, int]:
+    """Give the headers that matter here, and the content length; of headers with names in lower case."""
+    found: dict[str, bytes] = {}
     content_length = 0
     for name, value in headers:
-        if name == b"content-type":
-            content_type = value
+        if name in FIELDS:
+            found[FIELDS[name]] = value
         elif name == b"content-length":
             content_length = int(value)  # the HTTP parser lets only digits pass
-        elif name == b"content-encoding":
-            content_encoding = value
-    return content_type, content_encoding, content_length
+    return Headers(**found), content_length
 
 
 async def _read_body(receive: Receive, content_length: int, max_body_bytes: int) -> bytes:
@@ -101,12 +121,12 @@ async def _read_rest(receive: Receive, first: bytes, max_body_bytes: int) -> byt
     return bytes(body)
 
 
-async def _ask(lane: Lane, question: Question, receive: Receive) -> Answer:
+async def _ask(lane: Lane, question: Question, receive: Receive, arrived: float) -> Answer:
     delivered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-    asked = lane.ask(question, lambda answer: _deliver(delivered, answer))
+    asked = lane.ask(question, lambda answer: _deliver(delivered, answer), arrived)
     if isinstance(asked, Answer):
         return asked
-    if lane.thread is None:
+    if asked is nothing_to_withdraw:
         return await delivered
     return await _unless_gone(delivered, receive, asked)
 

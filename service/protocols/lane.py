@@ -1,130 +1,188 @@
-"""The way of a request for one model, whoever carries it: asked with a body, answered once, at once or a little later.
+"""The way of a request in one protocol to one model version, whoever carries it: asked once, answered once.
 
-ASGI (`hot_path.py`) and the connection below it (`service/connection.py`) both ask here, so that there is one way to
-an answer, and no second one that could answer otherwise.
+ASGI (`hot_path.py`), the connection below it (`service/connection.py`) and gRPC all ask here, so that there is one way
+to an answer, and no second one that could answer otherwise.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Protocol, TypeVar
 
-from service.errors import BodyTooLarge, FoldserveError
+from service.errors import BodyTooLarge, FoldserveError, RequestInvalid
 from service.metrics import Recorder
 from service.protocols.answer import Answer
-from service.protocols.http_errors import answer_error, answer_status
-from service.protocols.predict import Endpoint
-from service.scheduler import OwnThread, Tick
-
-Deliver = Callable[[Answer], None]
-# Takes a request back that has not been answered yet: nobody waits for it any more.
-Withdraw = Callable[[], object]
+from service.protocols.bugs import answer_bug
+from service.protocols.compression import is_plain, unpack
+from service.protocols.contract import Contract, Headers, Question, Work
+from service.protocols.runner import NO_DEADLINE, Call, Deliver, Runner, Withdraw, too_late
+from service.repository import ServedModel
+from service.scheduler import OwnThread
 
 EXPLAINED_INLINE_BYTES = 16 * 1024  # some milliseconds
 
-BUG = "the server failed on this request; its log says why"
+Result = TypeVar("Result")
+# What is done with a thread's result: an answer, or one that is delivered later.
+Then = Callable[[Result, Deliver], Answer | Withdraw]
 
-logger = logging.getLogger(__name__)
 
+class Journal(Protocol):
+    """Notes requests that were answered: in a log, as a trace."""
 
-class Question(NamedTuple):
-    """What was posted, and what its headers say of it."""
-
-    body: bytes
-    content_type: bytes
-    content_encoding: bytes
+    def note(self, lane: Lane, answer: Answer, arrived: float, headers: Headers, request_id: bytes) -> None:
+        """Note a request that was answered now."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lane:
-    """What a request for one model needs: who answers, where it runs, who counts, how long a body may be.
+    """What a request needs: who reads and writes it, where the model runs, who counts, how long a body may be.
 
-    A long model has a `thread`, a short one that may be run in batches a `tick`, and any other neither. `explainer` is
-    where it is said what is wrong with long bodies, whatever the model. `example_answer` is what the model answered to
-    its own example at start.
+    `reader` is the thread where long bodies that are unusual or wrong are read, and compressed ones unpacked, whatever
+    the model.
     """
 
-    endpoint: Endpoint
-    thread: OwnThread | None
-    tick: Tick[bytes, Answer] | None
-    explainer: OwnThread
+    protocol: str
+    contract: Contract
+    runner: Runner
+    reader: OwnThread
     metrics: Recorder
     max_body_bytes: int
-    example_answer: Answer
+    journal: Journal | None = None
 
-    def ask(self, question: Question, deliver: Deliver) -> Answer | Withdraw:
+    @property
+    def model(self) -> ServedModel:
+        """The model version that answers."""
+        return self.runner.model
+
+    def ask(self, question: Question, deliver: Deliver, arrived: float | None = None) -> Answer | Withdraw:
         """Answer at once, or give back how to withdraw the request; then `deliver` is called, once, with the answer.
 
-        It is called in the event loop, after this function has returned. Never raises: a bug is an answer too.
+        It is called in the event loop, after this function has returned. Never raises: a bug is an answer too. The
+        request has arrived now, or at `arrived` by `time.perf_counter`.
         """
         try:
-            if self.thread is not None:
-                return _answer_later(self.thread, lambda: self.endpoint.answer(*question), deliver)
-            packed = self.endpoint.try_read(*question)
-            if packed is None:
-                return self._explain(question.body, deliver)
-            if self.tick is None:
-                return self.endpoint.answer_all((packed,))[0]
-            return self.tick.add(packed, deliver) or _nothing_to_withdraw
+            return self._ask(question, deliver, time.perf_counter() if arrived is None else arrived)
         except FoldserveError as err:
-            return answer_error(err)
+            return self.contract.refuse(err)
         except Exception as err:  # noqa: BLE001 - whatever it is, a client waits for an answer
             return answer_bug(err)
 
-    def count(self, answer: Answer, arrived: float) -> None:
-        """Count a request that arrived whole at `arrived`, by `time.perf_counter`, and is answered now."""
-        self.metrics.record(answer.status, answer.reason, time.perf_counter() - arrived)
+    def count(self, answer: Answer, arrived: float, headers: Headers, request_id: bytes) -> None:
+        """Count, and perhaps log, a request that arrived whole at `arrived` and is answered now."""
+        self.metrics.record(answer, time.perf_counter() - arrived, arrived)
+        if self.journal is not None:
+            self.journal.note(self, answer, arrived, headers, request_id)
 
-    def _explain(self, body: bytes, deliver: Deliver) -> Answer | Withdraw:
-        """Say what is wrong with a body; of a long one in a thread, as that takes 100 times as long as reading it."""
-        if len(body) <= EXPLAINED_INLINE_BYTES:
-            return answer_error(self.endpoint.explain(body))
-        return _answer_later(self.explainer, lambda: answer_error(self.endpoint.explain(body)), deliver)
+    def refuse(self, error: FoldserveError) -> Answer:
+        """Say in the protocol's form why there is no answer."""
+        return self.contract.refuse(error)
+
+    def _ask(self, question: Question, deliver: Deliver, arrived: float) -> Answer | Withdraw:
+        headers = question.headers
+        deadline = arrived + read_timeout(headers.timeout) if headers.timeout else NO_DEADLINE
+        if not is_plain(headers.content_encoding):
+            unpacked = self.reader.submit(self._unpack, question)
+            return self._go_on(unpacked, deliver, lambda plain, later: self.ask(plain, later, arrived))
+        if self.runner.thread is not None:
+            return self._ask_thread(self.runner.thread, question, deliver, arrived, deadline)
+        work = self.contract.try_read(question)
+        if work is None and len(question.body) <= EXPLAINED_INLINE_BYTES:
+            work = self.contract.read(question)
+        if work is not None:
+            return self._run(work, deliver, arrived, deadline)
+        read = self.reader.submit(self.contract.read, question)
+        return self._go_on(read, deliver, lambda work, later: self._run(work, later, arrived, deadline))
+
+    def _run(self, work: Work, deliver: Deliver, arrived: float, deadline: float) -> Answer | Withdraw:
+        if work.timeout_seconds is not None:
+            deadline = min(deadline, arrived + work.timeout_seconds)
+        return self.runner.run(Call(work, self.contract, time.perf_counter(), deadline), deliver)
+
+    def _ask_thread(
+        self, thread: OwnThread, question: Question, deliver: Deliver, arrived: float, deadline: float
+    ) -> Withdraw:
+        """Have a long model's thread read and answer. If its time is over before, that is the answer."""
+        answer = thread.submit(self.runner.answer, self.contract, question, arrived, deadline)
+        if deadline < NO_DEADLINE:
+            seconds = max(deadline - time.perf_counter(), 0.0)
+            alarm = asyncio.get_running_loop().call_later(seconds, self._give_up, answer, deliver)
+            answer.add_done_callback(lambda _: alarm.cancel())
+        return self._go_on(answer, deliver, lambda answer, _: answer)
+
+    def _give_up(self, answer: asyncio.Future[Answer], deliver: Deliver) -> None:
+        if answer.cancel():
+            deliver(self.contract.refuse(too_late()))
+
+    def _go_on(self, result: asyncio.Future[Result], deliver: Deliver, then: Then[Result]) -> Withdraw:
+        return _Later(self.contract, deliver).wait(result, then)
+
+    def _unpack(self, question: Question) -> Question:
+        headers = question.headers
+        body = unpack(question.body, headers.content_encoding, self.max_body_bytes)
+        return question._replace(body=body, headers=headers._replace(content_encoding=b""))
 
 
-def gather(endpoint: Endpoint) -> Tick[bytes, Answer]:
-    """Gather what arrives for a model in one tick of the event loop, and answer it together."""
+class _Later:
+    """An answer that waits for a thread, and then perhaps for the model."""
 
-    def run(packed: Sequence[bytes]) -> list[Answer]:
+    def __init__(self, contract: Contract, deliver: Deliver) -> None:
+        self._contract = contract
+        self._deliver = deliver
+        self._withdraw: Withdraw | None = None
+
+    def wait(self, result: asyncio.Future[Result], then: Then[Result]) -> Withdraw:
+        """Go on with what the thread gives; give how to withdraw whatever is waited for at the time."""
+        self._withdraw = result.cancel
+        result.add_done_callback(partial(self._go_on, then))
+        return self.withdraw
+
+    def withdraw(self) -> None:
+        """Compute nothing more for a client who has gone."""
+        if self._withdraw is not None:
+            self._withdraw()
+
+    def _go_on(self, then: Then[Result], result: asyncio.Future[Result]) -> None:
+        if result.cancelled():
+            return
         try:
-            return endpoint.answer_all(packed)
-        except Exception as err:  # noqa: BLE001 - whatever it is, clients wait for their answers
-            return [answer_bug(err)] * len(packed)
+            asked = then(result.result(), self._deliver)
+        except FoldserveError as err:
+            asked = self._contract.refuse(err)
+        except Exception as err:  # noqa: BLE001 - whatever it is, a client waits for an answer
+            asked = answer_bug(err)
+        if isinstance(asked, Answer):
+            self._deliver(asked)
+        else:
+            self._withdraw = asked
 
-    return Tick(run)
+
+def read_timeout(value: bytes) -> float:
+    """Read how many seconds a client waits for its answer.
+
+    Raises:
+        RequestInvalid: that is no positive number.
+    """
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if seconds > 0:
+        return seconds
+    shown = value.decode("latin-1")[:40]
+    raise RequestInvalid(
+        f"x-request-timeout: expected a positive number of seconds, got {shown!r}",
+        field="x-request-timeout",
+        expected="a positive number of seconds",
+        got=shown,
+    )
 
 
 def too_large(got: str, max_body_bytes: int) -> BodyTooLarge:
     """Say that a body is larger than allowed."""
     expected = f"at most {max_body_bytes} bytes"
     return BodyTooLarge(f"the body is too large: expected {expected}, got {got}", expected=expected, got=got)
-
-
-def answer_bug(err: Exception) -> Answer:
-    """Log an exception that no room foresaw, and answer without a word about it."""
-    logger.error("a bug in foldserve: this request could not be answered", exc_info=err)
-    return answer_status(500, BUG)
-
-
-def _answer_later(thread: OwnThread, answer: Callable[[], Answer], deliver: Deliver) -> Withdraw:
-    call = thread.submit(answer)
-    call.add_done_callback(lambda done: _deliver_call(done, deliver))
-    return call.cancel
-
-
-def _deliver_call(call: asyncio.Future[Answer], deliver: Deliver) -> None:
-    if call.cancelled():
-        return
-    try:
-        answer = call.result()
-    except Exception as err:  # noqa: BLE001 - whatever it is, a client waits for an answer
-        answer = answer_bug(err)
-    deliver(answer)
-
-
-def _nothing_to_withdraw() -> None:
-    """What was gathered runs at the end of the tick, for nobody if need be."""

@@ -13,9 +13,9 @@ from fastapi import FastAPI, Request, Response
 from service.bundle import Feature, Signature
 from service.protocols.descriptions import example_request
 from service.protocols.directory import Directory
-from service.protocols.hot_path import respond
 from service.protocols.lane import Lane
-from service.protocols.responses import to_response
+from service.protocols.paths import OWN
+from service.protocols.responses import answer_posted, refuse
 
 ERROR_SCHEMA = {
     "type": "object",
@@ -24,52 +24,55 @@ ERROR_SCHEMA = {
 }
 ERRORS = {
     400: "The body is not JSON",
+    401: "The route wants an API key",
+    403: "Who asks is not allowed to",
     413: "The body is too large",
     415: "The body is not application/json",
     422: "The body is JSON, but no instance of this model",
     429: "Too many requests wait; retry-after says when to come back",
     500: "The runtime failed",
+    503: "Too many connections",
+    504: "The time given by x-request-timeout was over",
 }
 
 
 def add_predict_routes(app: FastAPI, directory: Directory) -> None:
-    """Declare the documented routes of the models that are served, and the two that any other name ends in."""
-    for path, lane in directory.paths().items():
-        _declare(app, path, lane)
+    """Declare the documented routes of the models that are served; what no lane takes gets here, and is refused."""
+    for path, lane in directory.table.lanes.items():
+        if lane.protocol == OWN:
+            _declare(app, path, lane)
 
     @app.post("/predict", include_in_schema=False)
-    async def predict_default(request: Request) -> Response:
-        return await _respond(directory.find_default(), request)
+    async def predict_default() -> Response:
+        return refuse(directory.find_default)
 
     @app.post("/models/{name}/predict", include_in_schema=False)
-    async def predict(name: str, request: Request) -> Response:
-        return await _respond(directory.find(name), request)
+    @app.post("/models/{name}/versions/{version}/predict", include_in_schema=False)
+    @app.post("/models/{name}/labels/{label}/predict", include_in_schema=False)
+    async def predict(name: str, version: str | None = None, label: str | None = None) -> Response:
+        return refuse(lambda: directory.find(name, version, label))
 
 
 def _declare(app: FastAPI, path: str, lane: Lane) -> None:
-    async def predict(request: Request) -> Response:
-        return await _respond(lane, request)
+    async def predict(request: Request) -> Response:  # the hot path is in front, so only a test comes here
+        return await answer_posted(lane, request)
 
     app.add_api_route(
         path,
         predict,
         methods=["POST"],
-        summary=f"Predict for one instance, with model {lane.endpoint.model.name}",
+        summary=f"Predict for one instance, with model {lane.model.name}",
         operation_id=path.strip("/").replace("/", "_"),
         openapi_extra=_describe(lane),
     )
 
 
-async def _respond(lane: Lane, request: Request) -> Response:
-    return to_response(await respond(lane, request.scope, request.receive))
-
-
 def _describe(lane: Lane) -> dict[str, Any]:
-    signature = lane.endpoint.model.predictor.signature
+    signature = lane.model.predictor.signature
     return {
         "requestBody": {
             "required": True,
-            "content": _json_content(request_schema(signature), example_request(lane.endpoint.model)),
+            "content": _json_content(request_schema(signature), example_request(lane.model)),
         },
         "responses": {
             "200": {"description": "The prediction", "content": _json_content(answer_schema(signature))},

@@ -1,106 +1,118 @@
-"""Our own simple contract, without any transport: a body in, an answer out.
+"""Our own simple contract, without any transport: one instance in, one prediction out.
 
     {"instance": [0.0, 0.5, …]}
     →  {"prediction": {"label": "7", "scores": [0.01, …]}, "model": {"name": "digits", "version": "1"}}
 
-Scores stand in the order of the labels, each as the shortest text that reads back to the same bits. A lane (`lane.py`)
-takes the two steps by themselves: `try_read` each request where it arrives, then `answer_all` that have been read. A
-thread calls `answer`.
+Scores stand in the order of the labels, each as the shortest text that reads back to the same bits. With `?top_k=3` the
+prediction has the three `labels` with the largest scores, largest first, and these `scores`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import urllib.parse
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
+import numpy as np
 import orjson
 
-from service.errors import FoldserveError, MediaTypeUnsupported, RequestError
+from service.errors import FoldserveError, MediaTypeUnsupported, RequestInvalid
 from service.predictor import Array, refuse_not_finite
 from service.protocols.answer import Answer
+from service.protocols.contract import Outputs, Question, Work
 from service.protocols.http_errors import answer_error
 from service.repository import ServedModel
 
 USUAL_MEDIA_TYPES = frozenset({b"application/json", b""})
-USUAL_ENCODINGS = frozenset({b"", b"identity"})
 NOT_FINITE = b"null"  # so orjson writes NaN and the infinities, and nothing else in an array of floats
 
 
 class Endpoint:
-    """Answers for one model."""
+    """Our contract for one model version."""
 
     def __init__(self, model: ServedModel) -> None:
         self.model = model
         self._try_pack = model.predictor.reader.try_pack
-        self._compute = model.batches.compute
         labels = model.predictor.signature.labels or range(model.predictor.signature.outputs[0].shape[0])
-        self._heads = [b'{"prediction":{"label":' + msgspec.json.encode(label) + b',"scores":[' for label in labels]
+        self._labels = [msgspec.json.encode(label) for label in labels]
+        self._heads = [b'{"prediction":{"label":' + label + b',"scores":[' for label in self._labels]
         named = msgspec.json.encode({"name": model.name, "version": model.version})
         self._tail = b']},"model":' + named + b"}"
 
-    def answer(self, body: bytes, content_type: bytes = b"", content_encoding: bytes = b"") -> Answer:
-        """Answer one request; every mistake and every failure becomes an answer too."""
-        try:
-            return self._answer_few([self.read(body, content_type, content_encoding)])[0]
-        except FoldserveError as err:
-            return answer_error(err)
+    def try_read(self, question: Question) -> Work | None:
+        """Read a good request of the usual kind."""
+        body, headers, query = question
+        if query or headers.content_type not in USUAL_MEDIA_TYPES:
+            return None
+        packed = self._try_pack(body)
+        return None if packed is None else Work((packed,), self._write)
 
-    def read(self, body: bytes, content_type: bytes = b"", content_encoding: bytes = b"") -> bytes:
-        """Read one request: give its instance's bytes, for `answer_all`.
+    def read(self, question: Question) -> Work:
+        """Read any request, or say what is wrong with it."""
+        check_media_type(question.headers.content_type)
+        write = self._plan_writing(question.query)
+        return Work((self.model.predictor.reader.pack(question.body),), write)
 
-        Raises:
-            RequestError: the request can not be answered.
-        """
-        packed = self.try_read(body, content_type, content_encoding)
-        if packed is None:
-            raise self.explain(body)
-        return packed
+    def refuse(self, error: FoldserveError) -> Answer:
+        """Say why there is no prediction."""
+        return answer_error(error)
 
-    def try_read(self, body: bytes, content_type: bytes, content_encoding: bytes) -> bytes | None:
-        """Read one request; None if its body is no instance. Why is for `explain`, which takes long for a long body.
+    def _plan_writing(self, query: bytes) -> Callable[[Outputs], Answer]:
+        if not query:
+            return self._write
+        return partial(self._write_top, read_top_k(query, most=len(self._labels)))
 
-        Raises:
-            MediaTypeUnsupported: and says which header is wrong.
-        """
-        check_media_type(content_type, content_encoding)
-        return self._try_pack(body)
+    def _write(self, outputs: Outputs) -> Answer:
+        """Write the answer of one instance, whose scores are [1, labels]."""
+        scores = outputs[0]
+        index = int(scores.argmax())
+        return Answer(200, self._heads[index] + _write_row(scores) + self._tail)
 
-    def explain(self, body: bytes) -> RequestError:
-        """Say what is wrong with a body that could not be read. Any thread may ask."""
-        return self.model.predictor.reader.explain(body)
+    def _write_top(self, count: int, outputs: Outputs) -> Answer:
+        scores = outputs[0]
+        refuse_not_finite(scores[0])
+        places = np.argsort(-scores[0], kind="stable")[:count]
+        labels = b",".join(self._labels[place] for place in places)
+        head = b'{"prediction":{"label":' + self._labels[places[0]] + b',"labels":[' + labels + b'],"scores":['
+        return Answer(200, head + _write_row(scores[:, places]) + self._tail)
 
-    def answer_all(self, packed: Sequence[bytes]) -> list[Answer]:
-        """Answer requests that were read: each as `answer` would, but together, in as few runs as can be."""
-        largest = self.model.batches.largest
-        if 0 < len(packed) <= largest:
-            return self._answer_few(packed)
-        parts = (packed[start : start + largest] for start in range(0, len(packed), largest))
-        return [answer for part in parts for answer in self._answer_few(part)]
 
-    def _answer_few(self, packed: Sequence[bytes]) -> list[Answer]:
-        """Answer what fits one run. If that fails, each is asked alone: an instance has nothing to do with the rest."""
-        try:
-            scores = self._compute(packed)
-        except FoldserveError as err:
-            return [self._answer_few([one])[0] for one in packed] if len(packed) > 1 else [answer_error(err)]
-        rows = orjson.dumps(scores, option=orjson.OPT_SERIALIZE_NUMPY)
-        if NOT_FINITE not in rows:
-            return self._encode(scores, rows)
-        return [self._encode_or_refuse(scores[place : place + 1]) for place in range(len(packed))]
+def _write_row(scores: Array) -> bytes:
+    """Write the one row of scores [1, labels], without its brackets.
 
-    def _encode_or_refuse(self, scores: Array) -> Answer:
-        try:
-            refuse_not_finite(scores[0])
-        except FoldserveError as err:
-            return answer_error(err)
-        return self._encode(scores, orjson.dumps(scores, option=orjson.OPT_SERIALIZE_NUMPY))[0]
+    Raises:
+        InstanceInvalid: a score is not finite.
+    """
+    row = orjson.dumps(scores, option=orjson.OPT_SERIALIZE_NUMPY)
+    if NOT_FINITE in row:
+        refuse_not_finite(scores[0])
+    return row[2:-2]
 
-    def _encode(self, scores: Array, rows: bytes) -> list[Answer]:
-        """Write the answers for scores [instances, labels], which as JSON are `rows`: cut where a row ends."""
-        heads, tail = self._heads, self._tail
-        pairs = zip(scores.argmax(axis=1).tolist(), rows[2:-2].split(b"],["), strict=True)
-        return [Answer(200, heads[index] + row + tail) for index, row in pairs]
+
+def read_top_k(query: bytes, *, most: int) -> int:
+    """Read how many labels are wanted; more than there are is all of them.
+
+    Raises:
+        RequestInvalid: the query has something else, or no whole number from 1 on.
+    """
+    try:
+        fields = urllib.parse.parse_qs(
+            query.decode("ascii"), keep_blank_values=True, strict_parsing=True, max_num_fields=8
+        )
+    except ValueError:
+        fields = {}
+    values = fields.get("top_k", [])
+    if len(fields) == len(values) == 1 and values[0].isascii() and values[0].isdecimal() and int(values[0][:9]) > 0:
+        return min(int(values[0][:9]), most)
+    shown = query.decode("latin-1")[:80]
+    raise RequestInvalid(
+        f"the query of the URL: expected top_k=<a whole number from 1 on>, or none; got {shown!r}",
+        field="query",
+        expected="top_k=<a whole number from 1 on>",
+        got=shown,
+    )
 
 
 def encode_request(request: dict[str, Any]) -> bytes:
@@ -108,7 +120,7 @@ def encode_request(request: dict[str, Any]) -> bytes:
     return msgspec.json.encode(request)
 
 
-def check_media_type(content_type: bytes, content_encoding: bytes) -> None:
+def check_media_type(content_type: bytes) -> None:
     """Refuse what is not plain JSON in UTF-8. No content type at all is taken as JSON.
 
     Raises:
@@ -116,8 +128,6 @@ def check_media_type(content_type: bytes, content_encoding: bytes) -> None:
     """
     if content_type not in USUAL_MEDIA_TYPES and not _is_json(content_type.decode("latin-1").lower()):
         raise _unsupported("content-type", expected="application/json", got=content_type)
-    if content_encoding not in USUAL_ENCODINGS and content_encoding.strip().lower() not in USUAL_ENCODINGS:
-        raise _unsupported("content-encoding", expected="no compression", got=content_encoding)
 
 
 def _is_json(content_type: str) -> bool:

@@ -1,10 +1,16 @@
-"""An answer as Starlette's response, for FastAPI's routes."""
+"""Answers as Starlette's responses, for FastAPI's routes."""
 
 from __future__ import annotations
 
-from fastapi import Response
+from collections.abc import Callable
 
+from fastapi import Request, Response
+
+from service.errors import ModelUnknown
 from service.protocols.answer import Answer
+from service.protocols.hot_path import Posted, read_headers, respond
+from service.protocols.http_errors import answer_error
+from service.protocols.lane import Lane
 
 
 def to_response(answer: Answer) -> Response:
@@ -12,3 +18,24 @@ def to_response(answer: Answer) -> Response:
     response = Response(answer.body, status_code=answer.status)
     response.raw_headers = answer.all_headers()
     return response
+
+
+async def answer_posted(lane: Lane, request: Request) -> Response:
+    """Ask a lane what was posted.
+
+    Raises:
+        ClientGone: the connection was closed before there was an answer.
+    """
+    headers, content_length = read_headers(request.scope["headers"])
+    posted = Posted(headers, content_length, request.scope["query_string"])
+    answer, _ = await respond(lane, posted, request.receive)
+    return to_response(answer)
+
+
+def refuse(find: Callable[[], object]) -> Response:
+    """Say why a path that would predict does not: what it means is not loaded."""
+    try:
+        find()
+    except ModelUnknown as err:
+        return to_response(answer_error(err))
+    return to_response(answer_error(ModelUnknown("the model was loaded this very moment: ask again")))

@@ -26,6 +26,7 @@ from types import coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from service.metrics import ModelMetrics, Recorder
+from service.protocols.answer import Answer
 from service.scheduler import OwnThread
 from service.tail.counters import Sample, measure_fault_seconds, open_counters, read_steal_seconds
 from service.tail.slow import Evidence, Kept, Slow
@@ -91,10 +92,10 @@ class WatchedMetrics:
         self._count = metrics.record
         self._tail = tail
 
-    def record(self, status: int, reason: str, seconds: float) -> None:
+    def record(self, answer: Answer, seconds: float, arrived: float = 0.0) -> None:
         """Count one answered request."""
-        self._count(status, reason, seconds)
-        self._tail.note(self, status, seconds)
+        self._count(answer, seconds, arrived)
+        self._tail.note(self, answer.status, seconds)
 
 
 class Tail:

@@ -21,8 +21,10 @@ from service.batches import Batches
 from service.batching import SIZES, Batching, plan_batching, plausible_instances
 from service.errors import PredictionFailed
 from service.protocols.answer import Answer
+from service.protocols.contract import Question
 from service.protocols.predict import Endpoint
-from service.repository import Opening, open_repository
+from service.protocols.runner import Call, Runner
+from service.repository import Opening, ServedModel, find_places, open_place
 from service.session import open_session
 from service.settings import Settings
 from tests.service.tiny_models import Array, TinyModel, tiny_model, to_model, write_tiny_bundle
@@ -45,16 +47,37 @@ def app(tmp_path: Path) -> App:
 
 
 @pytest.fixture(scope="module")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Endpoint:
-    """An endpoint that may run up to 16 instances together."""
+def served(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
+    """A model that may run up to 16 instances together."""
     root = tmp_path_factory.mktemp("endpoint")
     write_tiny_bundle(root, tiny_model())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("service.batching._pays", lambda *_: True)
-        model = open_repository(root, Opening(device="cpu")).default
-    assert model is not None
+        model = open_place(find_places(root).places["digits"][0], Opening(device="cpu"), root)
     assert (model.batching.sizes, model.batching.certificate.overall) == ((1, *SIZES), "bitwise")
-    return Endpoint(model)
+    return model
+
+
+@pytest.fixture(scope="module")
+def endpoint(served: ServedModel) -> Endpoint:
+    return Endpoint(served)
+
+
+def run_with(model: ServedModel) -> Runner:
+    return Runner(model, None, max_waiting=100, count=lambda _: None)
+
+
+def answer_each(runner: Runner, endpoint: Endpoint, asked: list[bytes]) -> list[Answer]:
+    return [timeless(runner.answer(endpoint, Question(body))) for body in asked]
+
+
+def answer_together(runner: Runner, endpoint: Endpoint, asked: list[bytes]) -> list[Answer]:
+    calls = [Call(endpoint.read(Question(body)), endpoint, 0.0) for body in asked]
+    return list(map(timeless, runner.answer_all(calls)))
+
+
+def timeless(answer: Answer) -> Answer:
+    return answer._replace(times=None)
 
 
 @asynccontextmanager
@@ -70,7 +93,9 @@ async def running(app: App) -> AsyncIterator[Ask]:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        await app({"type": "http", "method": "POST", "path": "/predict", "headers": []}, receive, send)
+        await app(
+            {"type": "http", "method": "POST", "path": "/predict", "headers": [], "query_string": b""}, receive, send
+        )
         return sent[0]["status"], sent[1]["body"]
 
     async with app.running():
@@ -108,15 +133,15 @@ def test_what_arrives_in_one_tick_is_run_together(app: App, monkeypatch: pytest.
     sizes: list[int] = []
     compute = Batches.compute
 
-    def watch(self: Batches, packed: list[bytes]) -> Array:
+    def watch(self: Batches, packed: list[bytes]) -> tuple[Array, ...]:
         sizes.append(len(packed))
         return compute(self, packed)
 
+    monkeypatch.setattr(Batches, "compute", watch)
+
     async def main() -> None:
         async with running(app) as ask:
-            monkeypatch.setattr(Batches, "compute", watch)
-            for lane in app.directory.lanes.values():
-                lane.endpoint._compute = lane.endpoint.model.batches.compute
+            sizes.clear()
             await asyncio.gather(*map(ask, bodies(21)))
             await ask(bodies(1)[0])
 
@@ -158,19 +183,22 @@ def test_who_leaves_within_a_tick_takes_nobody_along(app: App) -> None:
     ]
 
 
-def test_if_a_batch_fails_each_is_asked_alone(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    poison = endpoint.read(b'{"instance":[6,6,6,6]}')
-    compute = endpoint.model.batches.compute
+def test_if_a_batch_fails_each_is_asked_alone(
+    served: ServedModel, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison = b'{"instance":[6,6,6,6]}'
+    packed = endpoint.read(Question(poison)).instances[0]
+    compute = Batches.compute
 
-    def fail(packed: list[bytes]) -> Array:
-        if poison in packed:
+    def fail(self: Batches, instances: list[bytes]) -> tuple[Array, ...]:
+        if packed in instances:
             raise PredictionFailed("no")
-        return compute(packed)
+        return compute(self, instances)
 
-    packed = [endpoint.read(body) for body in bodies(5)]
-    expected = endpoint.answer_all(packed)
-    monkeypatch.setattr(endpoint, "_compute", fail)
-    answers = endpoint.answer_all([*packed[:2], poison, *packed[2:]])
+    asked = bodies(5)
+    expected = answer_each(run_with(served), endpoint, asked)
+    monkeypatch.setattr(Batches, "compute", fail)
+    answers = answer_together(run_with(served), endpoint, [*asked[:2], poison, *asked[2:]])
     assert answers[:2] + answers[3:] == expected
     assert (answers[2].status, answers[2].reason) == (500, "prediction_failed")
 
@@ -186,22 +214,17 @@ any_bodies = some_bodies | instances.map(lambda values: json.dumps({"instance": 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(crowd=st.lists(any_bodies, min_size=1, max_size=40))
 def test_any_bodies_are_answered_together_as_each_alone(endpoint: Endpoint, crowd: list[bytes]) -> None:
-    alone = [endpoint.answer(body) for body in crowd]
+    runner = run_with(endpoint.model)
+    alone = answer_each(runner, endpoint, crowd)
     refused = dict(enumerate(alone))
-    packed = {}
-    for place, body in enumerate(crowd):
-        try:
-            packed[place] = endpoint.read(body)
-        except Exception:  # noqa: BLE001, S112 - `answer` has said what it is
-            continue
-    together: dict[int, Answer] = refused | dict(zip(packed, endpoint.answer_all(list(packed.values())), strict=True))
+    good = {place: body for place, body in enumerate(crowd) if endpoint.try_read(Question(body)) is not None}
+    together = refused | dict(zip(good, answer_together(runner, endpoint, list(good.values())), strict=True))
     assert [together[place] for place in range(len(crowd))] == alone
 
 
 def test_a_model_whose_rows_depend_on_the_size_is_served_unbatched_and_says_so() -> None:
     """The golden bundle, where ONNX Runtime adds up in another order for two instances than for one."""
-    model = open_repository(PLAYERS, Opening(device="cpu")).default
-    assert model is not None
+    model = open_place(find_places(PLAYERS).places["players"][0], Opening(device="cpu"), PLAYERS)
     if model.batching.certificate.overall == "bitwise":
         pytest.skip("on this CPU its rows are bitwise the same")
     assert model.batching.sizes == (1,)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import itertools
 import json
 import re
@@ -23,15 +22,17 @@ from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
 from service.app import App, create_app
-from service.connection import IN_A_ROW, Connection, connections
+from service.connection import IN_A_ROW, Connection, Limits, connections
 from service.protocols.answer import Answer
-from service.protocols.lane import Question
+from service.protocols.contract import Question
+from service.protocols.paths import OWN
 from service.settings import Settings
 from tests.service.running_server import RunningServer, running_server
 from tests.service.tiny_models import TinyModel, tiny_model, write_tiny_bundle
 
 GOOD = b'{"instance":[1,2,3,4]}'
-DATE = re.compile(rb"date: [^\r]+\r\n")
+# What differs from one answer to the next.
+OWN_LINES = re.compile(rb"(date|server-timing|x-request-id): [^\r]+\r\n")
 LAST = b"POST /predict HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 22\r\n\r\n" + GOOD
 ARGUMENTS = ("--device", "cpu", "--max-body-bytes", "20000", "--receive-seconds", "2")
 
@@ -50,8 +51,8 @@ class Pair:
     asgi: RunningServer
 
     def exchange(self, *pieces: bytes) -> tuple[bytes, bytes]:
-        """Send both the same, and give what each answered, without its date."""
-        fast, asgi = (DATE.sub(b"", exchange(server, *pieces)) for server in (self.fast, self.asgi))
+        """Send both the same, and give what each answered, without what differs by itself."""
+        fast, asgi = (OWN_LINES.sub(b"", exchange(server, *pieces)) for server in (self.fast, self.asgi))
         return fast, asgi
 
 
@@ -182,10 +183,10 @@ def test_it_does_not_matter_in_which_pieces_a_request_arrives(pair: Pair, reques
 
 def test_a_request_cut_in_two_anywhere_is_answered(pair: Pair) -> None:
     request = post(GOOD, b"content-type: application/json")
-    whole = DATE.sub(b"", exchange(pair.fast, request))
+    whole = OWN_LINES.sub(b"", exchange(pair.fast, request))
     assert statuses(whole) == [200, 200]
     for place in range(1, len(request)):
-        assert DATE.sub(b"", exchange(pair.fast, request[:place], request[place:])) == whole
+        assert OWN_LINES.sub(b"", exchange(pair.fast, request[:place], request[place:])) == whole
 
 
 def test_a_thousand_requests_sent_at_once_are_all_answered(pair: Pair) -> None:
@@ -331,7 +332,8 @@ async def listening(app: App, **config: Any) -> AsyncIterator[tuple[int, ServerS
     """Serve the app's predictions with our connections, in this event loop."""
     state, loop = ServerState(), asyncio.get_running_loop()
     loaded = uvicorn.Config(app, log_config=None, **config)
-    create = connections(app.predict_paths, receive_seconds=1.0)
+    limits = Limits(header_seconds=1.0, receive_seconds=1.0, write_seconds=1.0, max_connections=100)
+    create = connections(app.directory.lane, limits=limits)
     async with app.running():
         server = await loop.create_server(lambda: create(loaded, state, {}), "127.0.0.1", 0)
         yield server.sockets[0].getsockname()[1], state
@@ -364,16 +366,16 @@ def test_nothing_is_computed_for_who_has_gone(tmp_path: Path, monkeypatch: pytes
     async def main() -> tuple[int, int]:
         app = make_app(tmp_path)
         async with listening(app) as (port, state):
-            lane = app.directory.find("digits")
-            assert lane.thread is not None
-            blocker = lane.thread.submit(time.sleep, 0.5)
+            thread = app.directory.find("digits").runner.thread
+            assert thread is not None
+            blocker = thread.submit(time.sleep, 0.5)
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(post(GOOD))
             await asyncio.sleep(0.1)
             asked = sum(isinstance(one, Connection) and one._asked is not None for one in state.connections)
             writer.transport.abort()
             await blocker
-            await lane.thread.submit(time.sleep, 0)
+            await thread.submit(time.sleep, 0)
             await asyncio.sleep(0)
             return asked, state.total_requests
 
@@ -394,8 +396,7 @@ def test_who_sends_very_much_at_once_leaves_the_others_their_turn(
     async def main() -> int:
         app = make_app(tmp_path)
         async with listening(app) as (port, state):
-            lane = app.predict_paths["/predict"]
-            app.predict_paths["/predict"] = dataclasses.replace(lane, tick=None)  # all is answered where it arrives
+            app.directory.find("digits").runner._tick = None  # all is answered where it arrives
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(post(GOOD) * 800)
             writer.write_eof()
@@ -416,9 +417,9 @@ def test_a_long_model_s_answer_begins_the_time_that_a_connection_may_be_idle(
     async def main() -> float:
         app = make_app(tmp_path)
         async with listening(app) as (port, state):
-            lane = app.directory.find("digits")
-            assert lane.thread is not None
-            lane.thread.submit(time.sleep, 0.5)
+            thread = app.directory.find("digits").runner.thread
+            assert thread is not None
+            thread.submit(time.sleep, 0.5)
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(post(GOOD))
             await reader.read(1000)
@@ -437,10 +438,11 @@ def test_what_is_wrong_with_a_long_body_is_said_in_a_thread(tmp_path: Path) -> N
     async def main() -> tuple[bool, Any, Any]:
         app = make_app(tmp_path)
         async with app.running():
-            lane = app.directory.find("digits")
+            served = app.directory.find("digits")
             delivered = asyncio.get_running_loop().create_future()
-            at_once = lane.ask(Question(body, b"", b""), delivered.set_result)
-            return isinstance(at_once, Answer), await delivered, lane.endpoint.answer(body)
+            at_once = served.lanes[OWN].ask(Question(body), delivered.set_result)
+            expected = served.runner.answer(served.lanes[OWN].contract, Question(body))
+            return isinstance(at_once, Answer), await delivered, expected
 
     at_once, answer, expected = asyncio.run(main())
     assert not at_once
@@ -457,7 +459,7 @@ def test_a_bug_is_answered_as_json_and_logged(
     async def main() -> bytes:
         app = make_app(tmp_path)
         async with listening(app) as (port, _):
-            monkeypatch.setattr(app.directory.find("digits").endpoint, "answer_all", bug)
+            monkeypatch.setattr(app.directory.find("digits").lanes[OWN].contract, "try_read", bug)
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(post(GOOD))
             answer = await reader.read(1000)

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.counts import Counted, Counts
 from service.exposition import expose
 from service.metrics import LATENCY_BUCKETS_SECONDS, Metrics
+from service.protocols.answer import Answer
 
 spawn = multiprocessing.get_context("spawn")
 
@@ -56,12 +57,13 @@ def test_one_process_alone_needs_no_files() -> None:
 
 def read(metrics: Metrics) -> dict[tuple[str, str], float]:
     """Read the numbers as Prometheus does, by name and the one label that is not the model's."""
-    return {
+    return {  # of what is refused before it comes to a model nothing is looked at here
         (sample.name, next((value for key, value in sample.labels.items() if key not in {"model", "version"}), "")): (
             sample.value
         )
         for family in text_string_to_metric_families(expose(metrics).decode())
         for sample in family.samples
+        if sample.labels.get("model") != ""
     }
 
 
@@ -70,7 +72,7 @@ def test_the_latencies_are_a_histogram(seconds: list[float]) -> None:
     metrics = Metrics()
     model = metrics.for_model("m", "1")
     for one in seconds:
-        model.record(200, "", one)
+        model.record(Answer(200, b""), one)
     found = read(metrics)
     for bound in LATENCY_BUCKETS_SECONDS:
         assert found["foldserve_request_seconds_bucket", str(bound)] == sum(one <= bound for one in seconds)
@@ -82,7 +84,7 @@ def test_the_latencies_are_a_histogram(seconds: list[float]) -> None:
 @pytest.mark.parametrize(("status", "reason"), [(422, "instance_invalid"), (500, "prediction_failed"), (599, "new")])
 def test_failures_are_counted_by_status_and_reason(status: int, reason: str) -> None:
     metrics = Metrics()
-    metrics.for_model("m", None).record(status, reason, 0.1)
+    metrics.for_model("m", None).record(Answer(status, b"", reason), 0.1)
     found = read(metrics)
     known = status != 599
     assert found["foldserve_requests_total", str(status) if known else "other"] == 1

@@ -115,7 +115,7 @@ def test_the_announcement_shows_the_table_the_graphs_and_what_is_not_bitwise(tmp
 
     async def main() -> list[str]:
         async with app.running():
-            model = app.directory.find_default().endpoint.model
+            model = app.directory.find_default().model
             paces = (Pace(size=1, cpu_us=9.0, gpu_us=31.5), Pace(size=16, cpu_us=80.0, gpu_us=33.0))
             session = model.predictor._session
             session.placement = replace(session.placement, requested="fastest", graphs="captured", paces=paces)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.heads import MAX_KEPT, Head, read_head
+from service.protocols.contract import Headers
 
 PLAIN = (b"POST /predict HTTP/1.1", b"Host: x", b"Content-Length: 7")
 
@@ -17,7 +18,7 @@ def head(*lines: bytes) -> bytes:
 
 def test_a_plain_head_says_where_to_and_how_long() -> None:
     read = read_head(head(*PLAIN, b"Content-Type: application/json", b"CONTENT-ENCODING: identity"))
-    assert read == Head("/predict", 7, b"application/json", b"identity")
+    assert read == Head("/predict", 7, Headers(content_type=b"application/json", content_encoding=b"identity"))
 
 
 @pytest.mark.parametrize(

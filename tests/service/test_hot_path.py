@@ -12,11 +12,12 @@ import pytest
 
 from service.app import App, create_app
 from service.protocols import hot_path
+from service.protocols.paths import OWN
 from service.settings import Settings
 from tests.service.tiny_models import tiny_model, write_tiny_bundle
 
 BODY = b'{"instance":[1,2,3,4]}'
-SCOPE = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
+SCOPE = {"type": "http", "method": "POST", "path": "/predict", "headers": [], "query_string": b""}
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> App:
 def test_a_long_model_answers_from_its_thread_and_through_fastapi_the_same(app: App) -> None:
     async def main() -> list[tuple[int, bytes]]:
         async with app.running():
-            assert app.directory.find("digits").thread is not None
+            assert app.directory.find("digits").runner.thread is not None
             answers = []
             for asgi in (app, await app.load_fastapi()):
                 transport = httpx.ASGITransport(app=asgi)
@@ -58,10 +59,10 @@ def test_a_client_that_leaves_while_it_waits_gets_no_answer(app: App) -> None:
 
     async def main() -> None:
         async with app.running():
-            lane = app.directory.find("digits")
-            assert lane.thread is not None
-            blocker = lane.thread.submit(time.sleep, 0.2)
-            await hot_path.serve(lane, SCOPE, receive, send)
+            served = app.directory.find("digits")
+            assert served.runner.thread is not None
+            blocker = served.runner.thread.submit(time.sleep, 0.2)
+            await hot_path.serve(served.lanes[OWN], SCOPE, receive, send)
             await blocker
 
     asyncio.run(main())
@@ -76,7 +77,7 @@ def test_a_bug_is_answered_as_json_without_a_stack_trace(
 
     async def main() -> httpx.Response:
         async with app.running():
-            monkeypatch.setattr(app.directory.find("digits").endpoint, "answer", bug)
+            monkeypatch.setattr(app.directory.find("digits").lanes[OWN].contract, "try_read", bug)
             transport = httpx.ASGITransport(app=app)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
                 return await client.post("/predict", content=BODY)

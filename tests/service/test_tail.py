@@ -23,10 +23,12 @@ from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
 from service.app import App, create_app
-from service.connection import connections
+from service.connection import Limits, connections
 from service.metrics import Metrics, ModelMetrics
 from service.protocols.answer import Answer
-from service.protocols.lane import Lane, Question
+from service.protocols.contract import Headers, Question
+from service.protocols.lane import Lane
+from service.protocols.paths import OWN
 from service.settings import Settings
 from service.tail import causes
 from service.tail.causes import Judged, judge, summarize
@@ -57,9 +59,9 @@ def make_app(root: Path, *, tail_report: int = 8) -> App:
 def ask(lane: Lane) -> None:
     """Ask as the connection does; the answer comes at once."""
     arrived = time.perf_counter()
-    answer = lane.ask(Question(BODY, b"", b""), lambda _: None)
+    answer = lane.ask(Question(BODY), lambda _: None)
     assert isinstance(answer, Answer)
-    lane.count(answer, arrived)
+    lane.count(answer, arrived, Headers(), b"1")
 
 
 def ask_thread(lane: Lane) -> asyncio.Future[None]:
@@ -67,10 +69,10 @@ def ask_thread(lane: Lane) -> asyncio.Future[None]:
     arrived, delivered = time.perf_counter(), asyncio.get_running_loop().create_future()
 
     def deliver(answer: Answer) -> None:
-        lane.count(answer, arrived)
+        lane.count(answer, arrived, Headers(), b"1")
         delivered.set_result(None)
 
-    lane.ask(Question(BODY, b"", b""), deliver)
+    lane.ask(Question(BODY), deliver)
     return delivered
 
 
@@ -87,15 +89,15 @@ def slowest_with(
 
     async def main() -> Judged:
         async with app.running():
-            lane = app.directory.find("digits")
+            lane = app.directory.find("digits").lanes[OWN]
             for _ in range(50):
                 ask(lane)
                 await asyncio.sleep(0)
             prepared = prepare()
             assert app.tail is not None
             app.tail.forget()
-            answer_all = lane.endpoint.answer_all
-            monkeypatch.setattr(lane.endpoint, "answer_all", lambda packed: (disturb(), answer_all(packed))[1])
+            try_read = lane.contract.try_read
+            monkeypatch.setattr(lane.contract, "try_read", lambda question: (disturb(), try_read(question))[1])
             await asyncio.sleep(0.002)  # the loop sleeps: what comes now has not waited
             ask(lane)
             await asyncio.sleep(0)
@@ -218,7 +220,8 @@ async def listening(app: App) -> AsyncIterator[int]:
     """Serve with our connections in this event loop; give the port."""
     state, loop = ServerState(), asyncio.get_running_loop()
     config = uvicorn.Config(app, log_config=None)
-    create = connections(app.predict_paths, receive_seconds=5.0)
+    limits = Limits(header_seconds=5.0, receive_seconds=5.0, write_seconds=5.0, max_connections=100)
+    create = connections(app.directory.lane, limits=limits)
     async with app.running():
         server = await loop.create_server(lambda: create(config, state, {}), "127.0.0.1", 0)
         yield server.sockets[0].getsockname()[1]
@@ -271,20 +274,20 @@ def test_a_queue_in_front_of_a_models_own_thread_is_named_other_requests(
 
     async def main() -> tuple[Lane, Judged]:
         async with app.running():
-            lane = app.directory.find("digits")
-            answer = lane.endpoint.answer
+            lane = app.directory.find("digits").lanes[OWN]
+            try_read = lane.contract.try_read
             for _ in range(10):
                 await ask_thread(lane)
             assert app.tail is not None
             app.tail.forget()
-            monkeypatch.setattr(lane.endpoint, "answer", lambda *question: answer(*sleep_first(question)))
+            monkeypatch.setattr(lane.contract, "try_read", lambda question: try_read(sleep_first(question)))
             await asyncio.gather(*(ask_thread(lane) for _ in range(3)))
             await asyncio.sleep(0)
             kept = app.tail.kept()
         return lane, judge(kept.slowest[0], kept.usual_seconds["digits"])
 
     lane, judged = asyncio.run(main())
-    assert lane.thread is not None
+    assert lane.runner.thread is not None
     assert judged.slow.evidence.num_predictions == 2
     assert judged.main_cause == causes.OTHER_REQUESTS, judged
     assert "other predictions were answered (2): " in judged.because
@@ -301,7 +304,7 @@ def test_the_slowest_are_kept_and_no_others(seconds: list[int], num_kept: int) -
         with tail.watching():
             model = await tail.watch_model("m", Metrics().for_model("m", "1"), None)
             for number, one in enumerate(seconds):
-                model.record(200, "", one)
+                model.record(Answer(200, b""), one)
                 if number % 3 == 0:
                     await asyncio.sleep(0)
             return [slow.answering_seconds for slow in tail.kept().slowest]
@@ -318,12 +321,12 @@ def test_what_is_counted_for_prometheus_stays_the_same() -> None:
         with tail.watching():
             model = await tail.watch_model("m", metrics.for_model("m", "1"), None)
             for _ in range(5):
-                model.record(422, "instance_invalid", 0.1)
+                model.record(Answer(422, b"", "instance_invalid"), 0.1)
 
     asyncio.run(main())
     plain = Metrics()
     for _ in range(5):
-        plain.for_model("m", "1").record(422, "instance_invalid", 0.1)
+        plain.for_model("m", "1").record(Answer(422, b"", "instance_invalid"), 0.1)
     assert metrics.counted() == plain.counted()
 
 
@@ -333,9 +336,9 @@ def test_forgetting_begins_anew() -> None:
         with tail.watching():
             model = await tail.watch_model("m", Metrics().for_model("m", "1"), None)
             for seconds in (1.0, 2.0, 3.0):
-                model.record(200, "", seconds)
+                model.record(Answer(200, b""), seconds)
             forgotten = tail.forget()
-            model.record(200, "", 0.5)
+            model.record(Answer(200, b""), 0.5)
             return forgotten, write_report(tail.kept())
 
     forgotten, report = asyncio.run(main())
@@ -364,7 +367,7 @@ def test_a_server_without_a_tail_has_plain_metrics_and_nothing_around_its_routes
 
     async def main() -> tuple[type, bool]:
         async with app.running():
-            return type(app.directory.find("digits").metrics), app.rest == rest
+            return type(app.directory.find("digits").lanes[OWN].metrics), app.rest == rest
 
     expected = (WatchedMetrics, False) if tail_report else (ModelMetrics, True)
     assert asyncio.run(main()) == expected
