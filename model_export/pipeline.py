@@ -129,7 +129,7 @@ def _build(  # noqa: PLR0913, PLR0917 - what came of each step so far
     announce("Verifying on the held-out split")
     reference = compute_reference(frozen, splits.test.instances)
     with _saved(folded.model, raw, request.raw_path) as (raw_path, model_path):
-        signature = _signature(run)
+        signature = _signature(run, splits)
         exact = Exact(
             model=folded.model,
             path=model_path,
@@ -220,13 +220,14 @@ def _provenance(raw_path: Path, folded: FoldedModel, method: Method, comparison:
     return provenance_of(folded.report, measured, source_sha256=sha256_of_file(raw_path), statistics=method)
 
 
-def _signature(run: Run) -> Signature:
+def _signature(run: Run, splits: Splits) -> Signature:
     labels = (run.spec.num_outputs,)
     return Signature(
         input=TensorSpec(name="instance", dtype="float32", shape=run.spec.instance_shape),
         outputs=tuple(TensorSpec(name=name, dtype="float32", shape=labels) for name in ("scores", "logits")),
         labels=run.labels,
         features=run.features,
+        image=splits.image,
     )
 
 

@@ -10,23 +10,28 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from service.errors import FoldserveError
+from service.gate import Gate
 from service.loading import Loader, Loading, watch
+from service.management import Manager
 from service.metrics import Level, Metrics, Running
-from service.protocols.answer import Answer
+from service.protocols.answer import Answer, closing_headers
 from service.protocols.bugs import answer_bug
 from service.protocols.contract import Contract, Question
 from service.protocols.contracts import create_contracts
 from service.protocols.descriptions import example_request
 from service.protocols.directory import Directory, Served, Table
-from service.protocols.hot_path import send_answer, serve
+from service.protocols.dressing import dress
+from service.protocols.hot_path import read_headers, send_answer, serve
+from service.protocols.http_errors import answer_error
 from service.protocols.lane import Lane
 from service.protocols.paths import OWN, Protocols
 from service.protocols.predict import encode_request
@@ -34,9 +39,11 @@ from service.protocols.probes import answer_probe
 from service.protocols.runner import Runner
 from service.protocols.tail import answer_tail
 from service.repository import Opening, ServedModel
-from service.scheduler import OwnThread, measure_inline_limit
+from service.request_ids import name_request
+from service.scheduler import OwnThread, count_of_a_second, measure_inline_limit
 from service.settings import Settings
 from service.spare_memory import give_back
+from service.wishes import WishBoard
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -45,7 +52,12 @@ if TYPE_CHECKING:
 
 READING_SECONDS = 0.5  # of a body of some megabytes, with mistakes in it
 LEVEL_SECONDS = 1.0
+KEY_SECONDS = 1.0
+MAX_READING = 64  # bodies, of whatever length is allowed
 SWITCH_SECONDS = 300e-6
+
+
+logger = logging.getLogger(__name__)
 
 
 class App:
@@ -59,11 +71,13 @@ class App:
         self.settings = settings
         self.directory = Directory()
         self.failure: FoldserveError | None = None
-        self.rest: ASGIApp = self._answer_rest
         self.metrics = Metrics(shared)
+        self.rest: ASGIApp = dress(self._answer_rest, self.metrics.refusals)
         self.tail = _create_tail(settings)
         self._shared = shared
-        self._reader = OwnThread(name="read", median_seconds=READING_SECONDS)
+        self._vertex = settings.vertex()
+        self.gate = Gate(settings, self._vertex)
+        self._reader = OwnThread(name="read", median_seconds=READING_SECONDS, max_waiting=MAX_READING)
         self._fastapi: ASGIApp | None = None
         self._described: Table | None = None  # what that application describes
         self._loading = asyncio.Lock()
@@ -73,12 +87,18 @@ class App:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-        is_post = scope["type"] == "http" and scope["method"] == "POST"
-        lane = self.directory.lane(scope["path"]) if is_post else None
-        if lane is None:
-            await self.rest(scope, receive, send)
-        else:
+        lane = self.directory.lane(scope["path"]) if scope["method"] == "POST" else None
+        if lane is not None and self.gate.predicting_is_open:
             await serve(lane, scope, receive, send)
+            return
+        headers, _ = read_headers(scope["headers"])
+        refusal = self.gate.refuse(scope["method"], scope["path"], headers, scope["headers"])
+        if refusal is not None:
+            await self._refuse(answer_error(refusal), headers.request_id, send)
+        elif lane is not None:
+            await serve(lane, scope, receive, send)
+        else:
+            await self.rest(scope, receive, send)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -102,9 +122,12 @@ class App:
     @asynccontextmanager
     async def _tasks(self) -> AsyncIterator[None]:
         """Look for new versions, and tell the other processes how many wait here, as long as the server runs."""
-        tasks = [asyncio.create_task(_tell_levels(self.metrics))] if self._shared is not None else []
+        wanted: list[Coroutine[Any, Any, None]] = [_refresh_keys(self.gate)]
         if self.settings.watch_seconds:
-            tasks.append(asyncio.create_task(watch(self.loader, self.settings.watch_seconds)))
+            wanted.append(watch(self.loader, self.settings.watch_seconds))
+        if self._shared is not None:
+            wanted += [_tell_levels(self.metrics), self.manager.follow()]
+        tasks = list(map(asyncio.create_task, wanted))
         try:
             yield
         finally:
@@ -134,9 +157,15 @@ class App:
                 self._fastapi = await asyncio.to_thread(_create_fastapi, self)
         return self._fastapi
 
+    async def _refuse(self, answer: Answer, request_id: bytes, send: Send) -> None:
+        arrived = time.perf_counter()
+        self.metrics.refusals.record(answer, 0.0)
+        await send_answer(answer, send, closing_headers(answer, arrived, name_request(request_id)))
+
     async def _answer_rest(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
-        answer = answer_probe(method, path, self.directory, self.metrics) or answer_tail(method, path, self.tail)
+        probe = answer_probe(method, path, self.directory, self.metrics, self._vertex.health_route)
+        answer = probe or answer_tail(method, path, self.tail)
         if answer is not None:
             await send_answer(answer, send)
             return
@@ -172,16 +201,24 @@ class App:
             opening=opening,
             keep=settings.versions,
             default_model=settings.default_model,
-            protocols=Protocols(),
+            protocols=Protocols(vertex_path=self._vertex.predict_route or None),
         )
-        self.loader = Loader(loading, self.directory, create=self._create_served, retire=self._retire)
+        board = WishBoard(self._shared)
+        self.loader = Loader(
+            loading, self.directory, create=self._create_served, retire=self._retire, wishes=board.read()
+        )
+        self.manager = Manager(self.loader, board, self.directory)
         await self.loader.start()
 
     async def _create_served(self, model: ServedModel) -> Served:
         """Make what answers for a model: where it runs, who counts, a lane for each protocol."""
-        thread = None if model.is_short else OwnThread(name=model.name, median_seconds=model.self_check.median_seconds)
+        median_seconds = model.self_check.median_seconds
+        max_waiting = self.settings.max_queue or count_of_a_second(median_seconds)
+        thread = None
+        if not model.is_short:
+            thread = OwnThread(name=model.name, median_seconds=median_seconds, max_waiting=max_waiting)
         plain = self.metrics.for_model(model.name, model.version)
-        runner = Runner(model, thread, max_waiting=self.settings.max_queue, count=plain.record_batch)
+        runner = Runner(model, thread, max_waiting=max_waiting, count=plain.record_batch)
         recorder = plain if self.tail is None else await self.tail.watch_model(model.name, plain, thread)
         lanes = {
             protocol: Lane(
@@ -232,6 +269,15 @@ def _tidy() -> None:
     give_back()
 
 
+async def _refresh_keys(gate: Gate) -> None:
+    """Take in new keys without a restart, and forget those that were revoked."""
+    while True:
+        await asyncio.sleep(KEY_SECONDS)
+        said = gate.refresh()
+        if said:
+            logger.warning(said)
+
+
 async def _tell_levels(metrics: Metrics) -> None:
     while True:
         metrics.refresh()
@@ -262,7 +308,7 @@ def _create_tail(settings: Settings) -> Tail | None:
 def _create_fastapi(app: App) -> ASGIApp:
     from service.protocols.fastapi_app import create_fastapi
 
-    fastapi = create_fastapi(app.directory, app.metrics, app.tail)
+    fastapi = create_fastapi(app.directory, app.metrics, app.manager, app.tail)
     gc.freeze()
     return fastapi
 

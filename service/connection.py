@@ -26,6 +26,7 @@ from uvicorn.server import ServerState
 
 from service.answers import AnswerWriter
 from service.errors import NotReady
+from service.gate import Gate
 from service.heads import END, MAX_BYTES, Head, read_head
 from service.protocols.answer import Answer
 from service.protocols.contract import Headers, Question
@@ -41,11 +42,11 @@ LAST_MOMENT_SECONDS = 0.05  # at shutdown, for what was sent before the client c
 
 
 def connections(
-    find: Callable[[str], Lane | None], *, limits: Limits, spin_seconds: float = 0.0
+    find: Callable[[str], Lane | None], gate: Gate, *, limits: Limits, spin_seconds: float = 0.0
 ) -> Callable[..., Connection]:
     """What uvicorn makes for each connection; `find` gives the lane of a path that predicts, as it is at the time."""
     spinning = Spinning(spin_seconds)
-    return partial(Connection, find=find, limits=limits, spinning=spinning, writers={})
+    return partial(Connection, find=find, gate=gate, limits=limits, spinning=spinning, writers={})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +80,14 @@ class Connection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         find: Callable[[str], Lane | None],
+        gate: Gate,
         limits: Limits,
         spinning: Spinning,
         writers: dict[ServerState, AnswerWriter],
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._find = find
+        self._gate = gate
         self._limits = limits
         self._spinning = spinning
         self._writer = writers.setdefault(server_state, AnswerWriter(server_state))
@@ -172,10 +175,14 @@ class Connection(HttpToolsProtocol):
             body = data.find(END, start, start + MAX_BYTES) + len(END)
             head = read_head(data[start:body]) if body >= len(END) else None
             lane = self._find(head.path) if head is not None else None
-            if head is not None and lane is not None and head.content_length <= lane.max_body_bytes:
+            if head is not None and lane is not None and self._admits(head, lane):
                 self._take(head, data, body)
                 return
         super().data_received(data[start:] if start else data)
+
+    def _admits(self, head: Head, lane: Lane) -> bool:
+        """May it be answered here? What is refused is refused on the usual way, before its body is read."""
+        return head.content_length <= lane.max_body_bytes and self._gate.refuse_predicting(head.headers) is None
 
     def _take(self, head: Head, data: bytes, start: int) -> None:
         """Take a prediction whose body begins at `start`."""

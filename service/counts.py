@@ -59,7 +59,7 @@ class Counts:
 
     def each_alive(self) -> list[Counted]:
         """Give the cells of every subject in every process that lives: of the dead nothing goes up and down."""
-        alive = (_read_file(path) for path in self._others() if _is_alive(int(path.name.split("-")[0])))
+        alive = (_read_file(path) for path in self._others() if is_alive(int(path.name.split("-")[0])))
         return [Counted(labels, tuple(values)) for labels, values in (*self._own.items(), *alive)]
 
     def _create(self, labels: Labels) -> Cells:
@@ -91,7 +91,8 @@ def _read_file(path: Path) -> tuple[Labels, Sequence[float]]:
     return labels, memoryview(content[HEAD_BYTES:]).cast("d")
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Say if a process of this machine lives."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

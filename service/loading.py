@@ -52,6 +52,7 @@ class Loader:
         *,
         create: Callable[[ServedModel], Awaitable[Served]],
         retire: Callable[[Served], Awaitable[None]],
+        wishes: Wishes,
     ) -> None:
         self._loading = loading
         self._directory = directory
@@ -64,7 +65,7 @@ class Loader:
         self._labels: dict[str, dict[str, str]] = {}
         self._found = Found(places={}, labels={})
         self._complaints: tuple[str, ...] = ()
-        self.wishes = Wishes()
+        self.wishes = wishes
 
     async def start(self) -> None:
         """Load what is there.
@@ -76,7 +77,7 @@ class Loader:
         self._take_in(await asyncio.to_thread(find_places, self._loading.models_path))
         await self._settle()
         for name in self._found.places:
-            if not any(model == name for model, _ in self._served):
+            if name not in self.wishes.unloaded and not any(model == name for model, _ in self._served):
                 raise self._failures[self._found.places[name][0].key].error
         default = self._loading.default_model
         if default is not None and default not in self._found.places:
@@ -95,6 +96,12 @@ class Loader:
             else:
                 self._take_in(found)
             await self._settle()
+
+    def newest_failure(self, name: str) -> FoldserveError | None:
+        """Give why the newest version of a model is not loaded; None if it is, or there is none."""
+        places = self._found.places.get(name, ())
+        failure = self._failures.get(places[0].key) if places else None
+        return None if failure is None else failure.error
 
     def close(self) -> None:
         """Let the long models' threads go."""

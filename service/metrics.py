@@ -27,7 +27,7 @@ STATUSES = (
     *("200", "400", "401", "403", "404", "405", "408", "409", "413", "415", "422", "429"),
     *("500", "503", "504", "507", OTHER),
 )
-REASONS = (*FAILURE_CODES, "internal_server_error", OTHER)
+REASONS = (*FAILURE_CODES, "not_found", "method_not_allowed", "internal_server_error", OTHER)
 
 STAGES = ("parse", "queue", "infer", "encode")
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)

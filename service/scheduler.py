@@ -30,7 +30,7 @@ MIN_INLINE_SECONDS = 100e-6
 MAX_INLINE_SECONDS = 1e-3  # on a busy machine a hop takes long, and no health check should wait for that
 USUAL_INLINE_SECONDS = 300e-6  # where nobody has measured
 NUM_HOPS = 50
-MAX_WAITING = 64
+MIN_WAITING, MAX_WAITING = 16, 4096  # the last costs some 50 ms of reading, however short the model
 PATIENCE = 4
 
 Item = TypeVar("Item")
@@ -190,6 +190,11 @@ class _Call:
     def _settle(self, settle: Callable[[Any], None], outcome: object) -> None:
         if not self._future.done():
             settle(outcome)
+
+
+def count_of_a_second(median_seconds: float) -> int:
+    """Count how many requests may wait where nobody is to wait much longer than a second."""
+    return min(max(int(1 / max(median_seconds, 1e-6)), MIN_WAITING), MAX_WAITING)
 
 
 async def measure_inline_limit() -> float:

@@ -7,8 +7,10 @@ import logging
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -18,11 +20,13 @@ from service.announcement import announce, warn_of_devices, warn_of_failures
 from service.answers import CLOSE_HEADER
 from service.app import App, create_app
 from service.connection import Limits, connections
+from service.errors import SettingsInvalid
 from service.settings import Settings
 
 EXIT_FAILURE = 1
 KEEP_ALIVE_SECONDS = 75  # longer than the 60 s of the usual load balancers: they close first, and lose no request
 SHUTDOWN_SECONDS = 30
+DRAIN_STEP_SECONDS = 0.1
 
 
 def serve(
@@ -33,7 +37,11 @@ def serve(
     Of several processes only the first has something to do when it is ready: the others start without a word. They
     put their metrics and wishes together in the directory `shared`.
     """
-    app = create_app(settings, shared)
+    try:
+        app = create_app(settings, shared)
+    except SettingsInvalid as err:
+        complain(str(err))
+        return EXIT_FAILURE
     _leave_start_failures_to_us(app)
     server = _Server(app, on_started=lambda: _tell(app, _url(listener), on_ready))
     # uvicorn raises the signal again when it has shut down: by then it has had its effect.
@@ -83,8 +91,20 @@ class _Server(uvicorn.Server):
         """
         self._app.directory.ready = False
         self.server_state.default_headers = [*self.server_state.default_headers, CLOSE_HEADER]
-        await asyncio.sleep(self._app.settings.drain_seconds)
+        await self._drain(self._app.settings.drain_seconds)
         await super().shutdown(sockets=sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to shut down; at the second signal, whichever it is, do so without waiting."""
+        if self.should_exit:
+            self.force_exit = True
+        else:
+            super().handle_exit(sig, frame)
+
+    async def _drain(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self.force_exit:  # noqa: ASYNC110 - a signal sets it
+            await asyncio.sleep(min(DRAIN_STEP_SECONDS, seconds))
 
 
 def _choose_protocol(app: App) -> Any:
@@ -94,6 +114,7 @@ def _choose_protocol(app: App) -> Any:
     settings = app.settings
     return connections(
         app.directory.lane,
+        app.gate,
         limits=Limits(
             header_seconds=settings.header_seconds,
             receive_seconds=settings.receive_seconds,

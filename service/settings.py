@@ -6,6 +6,7 @@ command line wins. This is the only file that looks at the environment.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,10 @@ from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, Settings
 
 from service.device import GpuOptions, ServingDevice
 from service.errors import SettingsInvalid
+from service.vertex_environment import VertexEnvironment, read_vertex_environment
+
+SERVE = "serve"
+SAGEMAKER_MODEL = Path("/opt/ml/model")
 
 
 class Settings(BaseSettings):
@@ -77,11 +82,17 @@ class Settings(BaseSettings):
     write_seconds: float = Field(default=30.0, ge=0.1, le=3600.0)
     """a client that reads nothing of its answer for that time is dropped"""
 
-    max_queue: int = Field(default=256, ge=1, le=100_000)
-    """of more requests that wait for a model each further one is refused at once"""
+    max_queue: int = Field(default=0, ge=0, le=100_000)
+    """how many requests may wait for a model, others are refused at once; 0: as many as it answers in a second"""
 
     max_connections: int = Field(default=10_000, ge=1, le=1_000_000)
     """of more connections to a process each further one is refused"""
+
+    keys: Path | None = None
+    """the file of API keys; without one predictions are open, and models are managed from this machine only"""
+
+    protect: str = "predict,manage"
+    """which groups of routes want a key, of predict, read and manage; manage always does"""
 
     http: Literal["fast", "asgi"] = "fast"
     """fast: predictions are answered below ASGI; asgi: plain uvicorn, the same answers, slower"""
@@ -95,6 +106,15 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(default=0.0, ge=0.0, le=3600.0)
     """after SIGTERM, how long to go on answering while /health/ready already says no"""
 
+    @staticmethod
+    def vertex() -> VertexEnvironment:
+        """Say what Vertex AI tells this container, if it runs there.
+
+        Raises:
+            SettingsInvalid: it runs there, and a route is not set.
+        """
+        return read_vertex_environment(os.environ)
+
     def gpu_options(self) -> GpuOptions:
         """Say how a GPU is to be used."""
         cache = self.engine_cache or Path.home() / ".cache" / "foldserve" / "tensorrt"
@@ -104,15 +124,34 @@ class Settings(BaseSettings):
 def read_settings(arguments: Sequence[str]) -> Settings:
     """Read the settings from command line arguments, and from the environment what these leave open.
 
+    The word `serve` in front, by which SageMaker starts a container, and AIP_MODE, by which Vertex AI does, bring the
+    port, the host and the folder of these with them, where the command line does not name others.
+
     Raises:
         SettingsInvalid: names the setting, what was expected and what arrived.
     """
+    words = list(arguments)
+    platform = _sagemaker_arguments() if words[:1] == [SERVE] else _vertex_arguments(Settings.vertex())
+    given = words[1:] if words[:1] == [SERVE] else words
+    named = {word.partition("=")[0] for word in given}
+    usual = [part for flag, value in platform.items() if flag not in named for part in (flag, value)]
     try:
-        return CliApp.run(Settings, cli_args=list(arguments))
+        return CliApp.run(Settings, cli_args=[*usual, *given])
     except ValidationError as err:
         raise SettingsInvalid("; ".join(map(_say, err.errors()))) from err
     except SettingsError as err:
         raise SettingsInvalid(str(err).removeprefix("error parsing CLI: ")) from err
+
+
+def _sagemaker_arguments() -> dict[str, str]:
+    """Where SageMaker wants to be answered, and where it unpacks the model, if it did."""
+    port = os.environ.get("SAGEMAKER_BIND_TO_PORT", "8080")
+    models = {"--models": str(SAGEMAKER_MODEL)} if SAGEMAKER_MODEL.exists() else {}
+    return {"--host": "0.0.0.0", "--port": port, **models}  # noqa: S104 - it asks from outside the container
+
+
+def _vertex_arguments(vertex: VertexEnvironment) -> dict[str, str]:
+    return {"--host": "0.0.0.0", "--port": str(vertex.port)} if vertex.is_predicting else {}  # noqa: S104 - likewise
 
 
 def _say(error: object) -> str:

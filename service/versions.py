@@ -24,6 +24,11 @@ class Wishes:
     unloaded: frozenset[str] = frozenset()
     defaults: dict[str, str] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
+    number: int = 0  # of changes so far
+
+    def counted(self) -> Wishes:
+        """Give these wishes as the next ones."""
+        return replace(self, number=self.number + 1)
 
     def with_loaded(self, name: str) -> Wishes:
         """Wish that a model be loaded, and what failed be tried again."""

@@ -5,6 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from model_export.data.splits import Labelled, Split
+from service.bundle import ImageSpec
+
+# Ink is bright. A value counts the inked ones of sixteen points, so it is whole; a picture's white is sixteen.
+PICTURE = ImageSpec(mode="L", height=8, width=8, scale=16 / 255, whole=True)
 
 
 def read_digits() -> Labelled:
@@ -14,4 +18,5 @@ def read_digits() -> Labelled:
     digits = load_digits()
     instances = np.ascontiguousarray(digits.images[:, None], dtype=np.float32)
     labels = tuple(str(name) for name in digits.target_names)
-    return Labelled(name="digits", everything=Split(instances, digits.target.astype(np.int64)), labels=labels)
+    everything = Split(instances, digits.target.astype(np.int64))
+    return Labelled(name="digits", everything=everything, labels=labels, image=PICTURE)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model_export.data.splits import Labelled, Split
 from model_export.errors import DataInvalid
-
-NUM_CHANNELS = {"L": 1, "RGB": 3}  # Pillow's names for grayscale and colour
+from service.bundle import ImageSpec
+from service.errors import InstanceInvalid
+from service.images import Pixels, read_pixels
 
 
 def read_folder(path: Path) -> Labelled:
     """Instances [N, C, H, W] with values 0..255, in the order of the files' names; the subfolders name the classes.
 
-    Nothing is resized or converted: a client would have to do exactly the same.
+    Nothing is resized or converted: what is sent to the service is decoded by the same code.
 
     Raises:
         DataInvalid: a file is no image, or not of the size and colours of the first; says which file.
@@ -28,10 +28,13 @@ def read_folder(path: Path) -> Labelled:
     images = [_read_image(file) for file, _ in files]
     for (file, _), image in zip(files, images, strict=True):
         _check_same_shape(file, image, files[0][0], images[0])
-    instances = np.stack(images).astype(np.float32)
+    instances = np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2), dtype=np.float32)
     labels = np.array([label for _, label in files], dtype=np.int64)
     return Labelled(
-        name=path.resolve().name, everything=Split(instances, labels), labels=tuple(f.name for f in classes)
+        name=path.resolve().name,
+        everything=Split(instances, labels),
+        labels=tuple(folder.name for folder in classes),
+        image=_describe(images[0]),
     )
 
 
@@ -39,31 +42,29 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def _read_image(path: Path) -> NDArray[np.uint8]:
-    """One image, uint8 [C, H, W]."""
-    from PIL import Image
-
+def _read_image(path: Path) -> Pixels:
+    """One image, uint8 [H, W, C]."""
     if not path.is_file():
         raise DataInvalid(f"{path}: expected an image, found a folder; one level of subfolders names the classes")
     try:
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as err:
-        raise DataInvalid(f"{path}: can not be read as an image ({err}): remove or replace it") from err
-    if image.mode not in NUM_CHANNELS:
-        raise DataInvalid(
-            f"{path}: is in Pillow's mode {image.mode}: convert it to grayscale (L) or colour (RGB) first"
-        )
-    return np.asarray(image).reshape(image.height, image.width, NUM_CHANNELS[image.mode]).transpose(2, 0, 1)
+        return read_pixels(path, where=str(path))
+    except InstanceInvalid as err:
+        raise DataInvalid(str(err)) from err
 
 
-def _check_same_shape(path: Path, image: NDArray[np.uint8], first_path: Path, first: NDArray[np.uint8]) -> None:
+def _check_same_shape(path: Path, image: Pixels, first_path: Path, first: Pixels) -> None:
     if image.shape != first.shape:
         raise DataInvalid(
             f"{path}: is {_size(image)}, but {first_path} is {_size(first)}: bring all to one size and colour mode"
         )
 
 
-def _size(image: NDArray[np.uint8]) -> str:
-    num_channels, height, width = image.shape
+def _size(image: Pixels) -> str:
+    height, width, num_channels = image.shape
     return f"{width}×{height} with {num_channels} channel(s)"
+
+
+def _describe(image: Pixels) -> ImageSpec:
+    """How a picture becomes an instance: as those of the folder did."""
+    height, width, num_channels = image.shape
+    return ImageSpec(mode="L" if num_channels == 1 else "RGB", height=height, width=width)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -18,12 +19,14 @@ from numpy.typing import NDArray
 
 from model_export.data.splits import DataSource, Split, Splits, make_splits, stratify
 from model_export.errors import DataInvalid
+from service.bundle import ImageSpec
 
 DEBIAN_DIR: Final = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 LABELS: Final = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 UNSIGNED_BYTE: Final = 8
+PICTURE: Final = ImageSpec(mode="L", height=28, width=28)  # the garment is bright on black
 
 
 def read_fashion_mnist(source: DataSource) -> Splits:
@@ -37,7 +40,7 @@ def read_fashion_mnist(source: DataSource) -> Splits:
     directory = DEBIAN_DIR if source.directory is None else Path(source.directory)
     test = _read_split(directory, "t10k")
     train, valid = stratify(_read_split(directory, "train"), fraction=source.valid_fraction, seed=source.seed)
-    return make_splits("fashion-mnist", (train, valid, test), labels=LABELS)
+    return replace(make_splits("fashion-mnist", (train, valid, test), labels=LABELS), image=PICTURE)
 
 
 def _read_split(directory: Path, prefix: str) -> Split:

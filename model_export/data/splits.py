@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from model_export.errors import DataInvalid
 from model_export.wording import some
-from service.bundle import Feature
+from service.bundle import Feature, ImageSpec
 
 if TYPE_CHECKING:
     from model_export.data.stream import CalibrationStream, StreamedSplit
@@ -68,21 +68,26 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Labelled:
-    """A whole data set before it is cut. `features` is empty unless the instances are rows of a table."""
+    """A whole data set before it is cut.
+
+    `features` is empty unless the instances are rows of a table; `image` is None unless a picture can become one.
+    """
 
     name: str
     everything: Split
     labels: tuple[str, ...]
     features: tuple[Feature, ...] = ()
+    image: ImageSpec | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Splits:
     """The three splits, which share no instance, and what their numbers mean.
 
-    `labels` are the classes' names. `features` is empty unless the instances are rows of a table. `sha256` covers all
-    three splits, labels and features: whoever loads the data again sees whether it is still the same. Of data of one's
-    own the training split is a stream, which the digest does not cover (see `own.py`).
+    `labels` are the classes' names. `features` is empty unless the instances are rows of a table; `image` says how a
+    picture becomes an instance, if one can. `sha256` covers all three splits, labels and features: whoever loads the
+    data again sees whether it is still the same. Of data of one's own the training split is a stream, which the digest
+    does not cover (see `own.py`).
     """
 
     name: str
@@ -91,6 +96,7 @@ class Splits:
     test: Split
     labels: tuple[str, ...]
     features: tuple[Feature, ...] = ()
+    image: ImageSpec | None = None
     sha256: str
 
     @property
@@ -113,7 +119,8 @@ def cut(data: Labelled, source: DataSource) -> Splits:
     _check_classes(data)
     rest, test = stratify(data.everything, fraction=source.test_fraction, seed=source.seed)
     train, valid = stratify(rest, fraction=source.valid_fraction / (1 - source.test_fraction), seed=source.seed + 1)
-    return make_splits(data.name, (train, valid, test), labels=data.labels, features=data.features)
+    splits = make_splits(data.name, (train, valid, test), labels=data.labels, features=data.features)
+    return replace(splits, image=data.image)
 
 
 def make_splits(

@@ -6,6 +6,7 @@ import time
 from typing import NamedTuple
 
 JSON = b"application/json"
+NO_SNIFFING = (b"x-content-type-options", b"nosniff")  # what a client sent is quoted in errors: it is no page
 
 
 class Times(NamedTuple):
@@ -41,7 +42,7 @@ class Answer(NamedTuple):
     def all_headers(self) -> list[tuple[bytes, bytes]]:
         """Give the headers as ASGI takes them."""
         length = b"%d" % len(self.body)
-        return [(b"content-type", self.content_type), (b"content-length", length), *self.headers]
+        return [(b"content-type", self.content_type), NO_SNIFFING, (b"content-length", length), *self.headers]
 
     def server_timing(self, arrived: float) -> bytes:
         """Say in milliseconds how long each stage took, for the Server-Timing header (W3C)."""

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from service.protocols.contract import Contract
-from service.protocols.paths import OWN
+from service.protocols.invocations import Invocations
+from service.protocols.open_inference.contract import OpenInference
+from service.protocols.paths import INVOCATIONS, OPEN_INFERENCE, OWN, TENSORFLOW, VERTEX
 from service.protocols.predict import Endpoint
+from service.protocols.tensorflow import TensorFlowServing
+from service.protocols.vertex import VertexAI
 from service.repository import ServedModel
 
 
 def create_contracts(model: ServedModel) -> dict[str, Contract]:
     """Create a model version's contracts."""
-    return {OWN: Endpoint(model)}
+    return {
+        OWN: Endpoint(model),
+        OPEN_INFERENCE: OpenInference(model),
+        TENSORFLOW: TensorFlowServing(model),
+        INVOCATIONS: Invocations(model),
+        VERTEX: VertexAI(model),
+    }

@@ -158,7 +158,6 @@ def build_table(
         for name, model in models.items()
         for place, one in _places(model)
         for protocol, path in list_paths(protocols, name, place, is_default=name == default)
-        if protocol in one.lanes
     }
     return Table(models=table.models, default=default, lanes=lanes)
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
 from fastapi import FastAPI, Response
 
 from service.metrics import Metrics
 from service.protocols.descriptions import describe_model, describe_server, example_request
 from service.protocols.directory import Directory
 from service.protocols.probes import answer_live, answer_metrics, answer_ready
-from service.protocols.responses import to_response
+from service.protocols.responses import to_json, to_response
 
 
 def add_documents(app: FastAPI, directory: Directory, metrics: Metrics) -> None:
@@ -28,37 +25,37 @@ def add_documents(app: FastAPI, directory: Directory, metrics: Metrics) -> None:
 def _add_descriptions(app: FastAPI, directory: Directory) -> None:
     @app.get("/", summary="What is served here")
     async def index() -> Response:
-        return _json(describe_server(directory))
+        return to_json(describe_server(directory))
 
     @app.get("/model", summary="The default model: what it takes, and where it comes from")
     async def default_model() -> Response:
-        return _json(describe_model(directory.find_default()))
+        return to_json(describe_model(directory.find_default()))
 
     @app.get("/models", summary="All models")
     async def models() -> Response:
-        return _json([describe_model(served) for served in directory.each()])
+        return to_json([describe_model(served) for served in directory.each()])
 
     @app.get("/models/{name}", summary="One model: what it takes, and where it comes from")
     async def model(name: str) -> Response:
-        return _json(describe_model(directory.find(name)))
+        return to_json(describe_model(directory.find(name)))
 
     @app.get("/models/{name}/versions/{version}", summary="One version of a model")
     async def version(name: str, version: str) -> Response:
-        return _json(describe_model(directory.find(name, version)))
+        return to_json(describe_model(directory.find(name, version)))
 
     @app.get("/models/{name}/labels/{label}", summary="The version of a model that a label points to")
     async def labelled(name: str, label: str) -> Response:
-        return _json(describe_model(directory.find(name, label=label)))
+        return to_json(describe_model(directory.find(name, label=label)))
 
 
 def _add_examples(app: FastAPI, directory: Directory) -> None:
     @app.get("/model/example", summary="A body that can be posted to /predict as it is")
     async def default_example() -> Response:
-        return _json(example_request(directory.find_default().model))
+        return to_json(example_request(directory.find_default().model))
 
     @app.get("/models/{name}/example", summary="A body that can be posted to this model as it is")
     async def example(name: str) -> Response:
-        return _json(example_request(directory.find(name).model))
+        return to_json(example_request(directory.find(name).model))
 
 
 def _add_health(app: FastAPI, directory: Directory) -> None:
@@ -71,7 +68,3 @@ def _add_health(app: FastAPI, directory: Directory) -> None:
     @app.get("/health/ready", summary="Does it want requests?")
     async def ready() -> Response:
         return to_response(answer_ready(directory))
-
-
-def _json(value: Any) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")

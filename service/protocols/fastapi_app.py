@@ -10,27 +10,34 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from service.errors import FoldserveError
+from service.management import Manager
 from service.metrics import Metrics
+from service.protocols.bugs import BUG
 from service.protocols.descriptions import foldserve_version
 from service.protocols.directory import Directory
 from service.protocols.documents import add_documents
 from service.protocols.http_errors import answer_error, answer_status
-from service.protocols.bugs import BUG
+from service.protocols.management_routes import add_management_routes
+from service.protocols.open_inference_routes import add_open_inference_routes
 from service.protocols.openapi import add_predict_routes
 from service.protocols.responses import to_response
 from service.protocols.tail_routes import add_tail_routes
+from service.protocols.tensorflow_routes import add_tensorflow_routes
 
 if TYPE_CHECKING:
     from service.tail.recorder import Tail
 
 
-def create_fastapi(directory: Directory, metrics: Metrics, tail: Tail | None = None) -> FastAPI:
+def create_fastapi(directory: Directory, metrics: Metrics, manager: Manager, tail: Tail | None = None) -> FastAPI:
     """Create the application for what the directory holds."""
     # The assets of /docs come with the package: the page opens without a network.
     app = FastAPIOffline(title="foldserve", version=foldserve_version(), redoc_url=None)
     _answer_errors(app)
     add_documents(app, directory, metrics)
     add_tail_routes(app, tail)
+    add_open_inference_routes(app, directory, metrics)
+    add_tensorflow_routes(app, directory)
+    add_management_routes(app, directory, manager)
     add_predict_routes(app, directory)
     return app
 

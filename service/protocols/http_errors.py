@@ -61,8 +61,13 @@ def answer_error(error: FoldserveError, statuses: Mapping[type[FoldserveError], 
 
 def answer_status(status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Answer:
     """Answer with a status that no error of ours stands for, such as 405."""
-    code = re.sub(r"\W+", "_", http.HTTPStatus(status).phrase.lower())
+    code = code_of_status(status)
     return Answer(status, _encode(message, code, {}), code, headers)
+
+
+def code_of_status(status: int) -> str:
+    """Give the code of a status that no error of ours stands for: 405 is `method_not_allowed`."""
+    return re.sub(r"\W+", "_", http.HTTPStatus(status).phrase.lower())
 
 
 def _details(error: FoldserveError) -> dict[str, str]:

@@ -11,7 +11,7 @@ PATTERNS = {
     OWN: "/models/{model}{place}/predict",
     OPEN_INFERENCE: "/v2/models/{model}{place}/infer",
     TENSORFLOW: "/v1/models/{model}{place}:predict",
-    INVOCATIONS: "/models/{model}{place}/invoke",
+    INVOCATIONS: "/models/{model}{place}/invocations",
 }
 DEFAULT_PATHS = {OWN: "/predict", INVOCATIONS: "/invocations"}
 

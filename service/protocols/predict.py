@@ -23,9 +23,12 @@ from service.predictor import Array, refuse_not_finite
 from service.protocols.answer import Answer
 from service.protocols.contract import Outputs, Question, Work
 from service.protocols.http_errors import answer_error
+from service.protocols.image_requests import read_image
 from service.repository import ServedModel
 
-USUAL_MEDIA_TYPES = frozenset({b"application/json", b""})
+# The last is what curl says of any body where it is told nothing, and so do the examples of TensorFlow Serving.
+USUAL_MEDIA_TYPES = frozenset({b"application/json", b"", b"application/x-www-form-urlencoded"})
+JSON_MEDIA_TYPES = {"application/json", "", "application/x-www-form-urlencoded"}
 NOT_FINITE = b"null"  # so orjson writes NaN and the infinities, and nothing else in an array of floats
 
 
@@ -51,8 +54,11 @@ class Endpoint:
 
     def read(self, question: Question) -> Work:
         """Read any request, or say what is wrong with it."""
-        check_media_type(question.headers.content_type)
         write = self._plan_writing(question.query)
+        picture = read_image(question, self.model.predictor.signature)
+        if picture is not None:
+            return Work((picture,), write)
+        check_media_type(question.headers.content_type)
         return Work((self.model.predictor.reader.pack(question.body),), write)
 
     def refuse(self, error: FoldserveError) -> Answer:
@@ -132,7 +138,7 @@ def check_media_type(content_type: bytes) -> None:
 
 def _is_json(content_type: str) -> bool:
     media_type, *parameters = (part.strip() for part in content_type.split(";"))
-    return media_type in {"application/json", ""} and all(map(_is_harmless, parameters))
+    return media_type in JSON_MEDIA_TYPES and all(map(_is_harmless, parameters))
 
 
 def _is_harmless(parameter: str) -> bool:

@@ -9,19 +9,22 @@ from service.protocols.answer import Answer
 from service.protocols.directory import Directory
 
 
-def answer_probe(method: str, path: str, directory: Directory, metrics: Metrics) -> Answer | None:
-    """Answer a probe; None if the request is none. HEAD gets what GET does, and who sends it leaves the body out."""
+def answer_probe(
+    method: str, path: str, directory: Directory, metrics: Metrics, health_route: str = ""
+) -> Answer | None:
+    """Answer a probe; None if the request is none. HEAD gets what GET does, and who sends it leaves the body out.
+
+    `health_route` is where Vertex AI asks, if it does.
+    """
     if method not in {"GET", "HEAD"}:
         return None
-    match path:
-        case "/health/live":
-            return answer_live()
-        case "/health/ready":
-            return answer_ready(directory)
-        case "/metrics":
-            return answer_metrics(metrics)
-        case _:
-            return None
+    if path in {"/health/live", "/v2/health/live"}:
+        return answer_live()
+    if path in {"/health/ready", "/v2/health/ready"}:
+        return answer_ready(directory)
+    if path in {"/ping", "/health"} or path == health_route:
+        return answer_ping(directory)
+    return answer_metrics(metrics) if path == "/metrics" else None
 
 
 def answer_live() -> Answer:
@@ -31,7 +34,13 @@ def answer_live() -> Answer:
 
 def answer_ready(directory: Directory) -> Answer:
     """Say if the server wants to be asked."""
-    return Answer(200 if directory.ready else 503, msgspec.json.encode({"ready": directory.ready}))
+    ready = directory.ready
+    return Answer(200 if ready else 503, msgspec.json.encode({"ready": ready, "live": True}))
+
+
+def answer_ping(directory: Directory) -> Answer:
+    """Say so to SageMaker, MLflow and Vertex AI, which look at the status only."""
+    return Answer(200 if directory.ready else 503, b"\n")
 
 
 def answer_metrics(metrics: Metrics) -> Answer:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import msgspec
 from fastapi import Request, Response
 
 from service.errors import ModelUnknown
@@ -18,6 +20,11 @@ def to_response(answer: Answer) -> Response:
     response = Response(answer.body, status_code=answer.status)
     response.raw_headers = answer.all_headers()
     return response
+
+
+def to_json(value: Any) -> Response:
+    """Write a value as JSON."""
+    return to_response(Answer(200, msgspec.json.encode(value)))
 
 
 async def answer_posted(lane: Lane, request: Request) -> Response:

@@ -333,7 +333,7 @@ async def listening(app: App, **config: Any) -> AsyncIterator[tuple[int, ServerS
     state, loop = ServerState(), asyncio.get_running_loop()
     loaded = uvicorn.Config(app, log_config=None, **config)
     limits = Limits(header_seconds=1.0, receive_seconds=1.0, write_seconds=1.0, max_connections=100)
-    create = connections(app.directory.lane, limits=limits)
+    create = connections(app.directory.lane, app.gate, limits=limits)
     async with app.running():
         server = await loop.create_server(lambda: create(loaded, state, {}), "127.0.0.1", 0)
         yield server.sockets[0].getsockname()[1], state

@@ -221,7 +221,7 @@ async def listening(app: App) -> AsyncIterator[int]:
     state, loop = ServerState(), asyncio.get_running_loop()
     config = uvicorn.Config(app, log_config=None)
     limits = Limits(header_seconds=5.0, receive_seconds=5.0, write_seconds=5.0, max_connections=100)
-    create = connections(app.directory.lane, limits=limits)
+    create = connections(app.directory.lane, app.gate, limits=limits)
     async with app.running():
         server = await loop.create_server(lambda: create(config, state, {}), "127.0.0.1", 0)
         yield server.sockets[0].getsockname()[1]
