@@ -1,4 +1,7 @@
-"""The command line: `python -m service --models models` checks what there is, says so, and serves until SIGTERM."""
+"""The command line: `python -m service --models models` checks what there is, says so, and serves until SIGTERM.
+
+`python -m service doctor` says why it would not. The word `serve` may stand in front, as SageMaker puts it there.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,29 @@ import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from service.errors import SettingsInvalid
-from service.server import EXIT_FAILURE, complain, serve
-from service.settings import Settings, read_settings
-from service.workers import Workers
+if TYPE_CHECKING:
+    from service.settings import Settings
 
-EXIT_USAGE = 2
+DOCTOR = "doctor"
+EXIT_FAILURE, EXIT_USAGE = 1, 2
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve; return the exit code."""
+    """Serve, or have the doctor look why that would not go well; return the exit code."""
+    if arguments[:1] == [DOCTOR]:
+        from service.doctor.command import main as diagnose
+
+        return diagnose(arguments[1:])
+    return _read_and_serve(arguments)
+
+
+def _read_and_serve(arguments: Sequence[str]) -> int:
+    # Not at the top: the doctor has to run where ONNX Runtime is missing, or half installed.
+    from service.errors import SettingsInvalid
+    from service.settings import read_settings
+
     try:
         settings = read_settings(arguments)
     except SettingsInvalid as err:
@@ -32,6 +47,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _serve(settings: Settings, listener: socket.socket) -> int:
+    from service.server import serve
+    from service.workers import Workers
+
     if settings.workers == 1:
         return serve(settings, listener, lambda: None)
     try:
@@ -60,6 +78,8 @@ def _bind(settings: Settings) -> socket.socket:
 
 
 def _fail(message: str, code: int) -> int:
+    from service.complaints import complain
+
     complain(message)
     return code
 

@@ -19,6 +19,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from service.announcement import announce, warn_of_devices, warn_of_failures
 from service.answers import CLOSE_HEADER
 from service.app import App, create_app
+from service.complaints import complain
 from service.connection import Limits, connections
 from service.errors import SettingsInvalid
 from service.settings import Settings
@@ -150,9 +151,3 @@ def _url(listener: socket.socket) -> str:
 def _say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
-
-
-def complain(line: str) -> None:
-    """Say on one plain line of stderr what is wrong."""
-    sys.stderr.write(f"foldserve: {' '.join(line.split())}\n")
-    sys.stderr.flush()

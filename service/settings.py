@@ -1,7 +1,7 @@
 """Every setting of the server, read once from the command line and the environment into one frozen object.
 
 `--max-body-bytes` on the command line is `FOLDSERVE_MAX_BODY_BYTES` in the environment, and so for all of them; the
-command line wins. This is the only file that looks at the environment.
+command line wins. This is the only file that looks at the environment, but for the doctor's.
 """
 
 from __future__ import annotations

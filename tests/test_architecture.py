@@ -15,26 +15,59 @@ ROOT = Path(__file__).parent.parent
 ROOMS = ("service", "model_export")
 MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 KEPT_OUT_OF_SERVICE = {"torch", "onnx", "onnx_ir", "onnxscript", "sklearn", "lightning", "pandas", "model_export"}
-THE_DOOR = {"service.bundle", "service.errors", "service.predictor", "service.device", "service.runtime"}
+THE_DOOR = {"service.images", "service.bundle", "service.errors", "service.predictor", "service.device", "service.runtime"}
 
 # Later may import earlier, never the other way; modules of one line do not import each other in a circle.
+DOCTOR = (
+    ("doctor", "doctor.finding", "doctor.surroundings"),
+    ("doctor.apart", "doctor.cgroup", "doctor.gpu_hardware", "doctor.identity", "doctor.pace"),
+    ("doctor.packages", "doctor.places", "doctor.report"),
+    ("doctor.capacity", "doctor.cuda_libraries", "doctor.gpu_driver", "doctor.gpu_tool", "doctor.gpu_trial"),
+    ("doctor.model_files", "doctor.runtime_build"),
+    ("doctor.leftovers", "doctor.model_run"),
+    ("doctor.probes",),
+    ("doctor.command",),
+    ("doctor.__main__",),
+)
+READING = (
+    ("protocols.json_document", "protocols.tensor_json", "protocols.npy_header", "protocols.image_requests"),
+    ("protocols.table_rows", "protocols.predictions", "protocols.number_bytes", "protocols.open_inference"),
+    ("protocols.instance_lists", "protocols.open_inference.datatypes", "protocols.open_inference.framing"),
+    ("protocols.dataframes", "protocols.input_columns", "protocols.csv_rows", "protocols.open_inference.document"),
+    ("protocols.open_inference.asking",),
+    ("protocols.open_inference.tensors", "protocols.open_inference.documents"),
+    ("protocols.open_inference.writing",),
+)
 ORDER_OF_SERVICE = (
-    ("errors", "runtime"),
-    ("bundle", "device", "cudart", "ulps", "counts", "protocols.answer", "number_text", "spare_memory"),
-    ("placement", "buffers", "providers", "cuda"),
-    ("diagnosis", "session", "scheduler", "settings", "metrics"),
+    ("errors", "runtime", "complaints", "spare_memory", "json_text"),
+    ("bundle", "device", "cudart", "ulps", "counts", "number_text", "vertex_environment", "spinning"),
+    ("wording", "protocols.answer", "protocols.paths", "placement", "buffers", "providers", "cuda"),
+    ("diagnosis", "session", "scheduler", "settings", "metrics", "images", "request_ids", "route_groups"),
+    ("security_headers",),
     ("tail", "tail.counters", "tail.slow"),
     ("tail.watch", "tail.causes"),
     ("tail.recorder", "tail.report"),
     ("tail.__main__",),
     ("instance", "batches", "batching", "fastest", "exposition"),
     ("predictor",),
+    *DOCTOR,
     ("repository",),
-    ("protocols.contract", "protocols.http_errors", "protocols.predict", "protocols.lane", "protocols.hot_path"),
-    ("protocols.directory", "protocols.descriptions", "protocols.probes", "protocols.responses", "protocols.tail"),
-    ("protocols.documents", "protocols.openapi", "protocols.tail_routes"),
-    ("protocols.fastapi_app",),
-    ("app", "announcement", "answers", "heads", "spinning"),
+    ("versions", "protocols.contract", "protocols.http_errors"),
+    ("wishes", "protocols.bugs", "protocols.compression", "keys", "keys.key"),
+    ("keys.file", "permissions"),
+    ("gate", "keys.__main__"),
+    *READING,
+    ("protocols.predict", "protocols.open_inference.contract"),
+    ("protocols.tensorflow", "protocols.vertex", "protocols.invocations"),
+    ("protocols.contracts", "protocols.runner"),
+    ("protocols.lane",),
+    ("protocols.hot_path", "protocols.directory"),
+    ("loading", "protocols.descriptions", "protocols.dressing", "protocols.probes", "protocols.responses"),
+    ("management", "protocols.tail", "protocols.schemas"),
+    ("protocols.documents", "protocols.openapi"),
+    ("protocols.open_inference_routes", "protocols.tensorflow_routes", "protocols.management_routes"),
+    ("protocols.tail_routes", "protocols.fastapi_app"),
+    ("app", "announcement", "answers", "heads"),
     ("connection", "workers"),
     ("server",),
     ("__main__",),
@@ -115,7 +148,8 @@ def test_the_environment_is_read_in_one_place() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv", "putenv"}
     }
-    assert readers <= {"service.settings", "service.runtime"}  # runtime: one line, and its head says why
+    # runtime: one line, and its head says why; the doctor: what others have set, and the server does not look at
+    assert readers <= {"service.settings", "service.runtime", "service.doctor.surroundings"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_name)

@@ -1,4 +1,4 @@
-"""The calls that are answered from the catalog: each takes a message and gives the document that its answer is made of."""
+"""The calls that are answered from the catalog: each takes a message and gives the document of its answer."""
 
 from __future__ import annotations
 

@@ -102,7 +102,9 @@ def _bind(server: Any, options: GrpcOptions) -> int:
     try:
         port = int(server.add_insecure_port(address))
     except RuntimeError as err:
-        raise SettingsInvalid(f"gRPC can not listen on {address}: is the port taken, the address this machine's?") from err
+        raise SettingsInvalid(
+            f"gRPC can not listen on {address}: is the port taken, the address this machine's?"
+        ) from err
     return port
 
 

@@ -191,7 +191,7 @@ def test_fault_09_while_a_bomb_is_unpacked_others_are_answered(stand: Standing, 
         assert b" 413 " in read_to_the_end(bomber)[:20]
 
 
-# --- both, over one connection -----------------------------------------------------------------------------------------
+# --- both, over one connection ---------------------------------------------------------------------------------------
 
 
 def test_fault_08_and_09_good_requests_between_bad_ones_are_all_right(stand: Standing) -> None:

@@ -22,7 +22,6 @@ from service.bundle import read_bundle
 from service.errors import FoldserveError, KeyMissing, ModelUnknown, NotReady
 from service.open_inference_grpc.catalog import Document
 from service.open_inference_grpc.contract import OpenInferenceGrpc
-from service.open_inference_grpc.inferring import Lane
 from service.open_inference_grpc.server import GrpcOptions, Offer, start_grpc
 from service.predictor import open_predictor
 from service.protocols.answer import Answer
@@ -41,6 +40,7 @@ from service.protocols.runner import Deliver, Withdraw
 from service.repository import ServedModel
 
 MAX_MESSAGE_BYTES = 100_000
+MAX_CALLS = 64
 SLOW = "slow"
 BAD_KEY = b"Bearer bad"
 
@@ -53,14 +53,14 @@ class PlainLane:
         self.num_counted = 0
         self._contract = OpenInferenceGrpc(model)
 
-    def ask(self, question: Question, deliver: Deliver, arrived: float | None = None) -> Answer | Withdraw:
+    def ask(self, question: Question, *_: object) -> Answer:
         try:
             work = self._contract.try_read(question) or self._contract.read(question)
             return work.write(self.model.batches.compute(work.instances))
         except FoldserveError as err:
             return self._contract.refuse(err)
 
-    def count(self, answer: Answer, arrived: float, headers: Headers, request_id: bytes) -> None:
+    def count(self, *_: object) -> None:
         self.num_counted += 1
 
 
@@ -71,7 +71,7 @@ class SlowLane:
         self.num_withdrawn = 0
         self.timeouts: list[bytes] = []
 
-    def ask(self, question: Question, deliver: Deliver, arrived: float | None = None) -> Answer | Withdraw:
+    def ask(self, question: Question, deliver: Deliver, _: float) -> Withdraw:
         self.timeouts.append(question.headers.timeout)
         alarm = asyncio.get_running_loop().call_later(60, deliver, Answer(200, b""))
 
@@ -81,7 +81,7 @@ class SlowLane:
 
         return withdraw
 
-    def count(self, answer: Answer, arrived: float, headers: Headers, request_id: bytes) -> None:
+    def count(self, *_: object) -> None:
         raise RuntimeError("a request that was withdrawn has no answer to be counted")
 
 
@@ -93,7 +93,7 @@ class TinyCatalog:
         self.slow = SlowLane()
         self.is_slow_loaded = True
 
-    def find(self, name: str, version: str | None) -> Lane:
+    def find(self, name: str, version: str | None) -> PlainLane | SlowLane:
         if name == SLOW:
             return self.slow
         self._check(name, version)
@@ -177,17 +177,17 @@ def open_tiny(path: Path) -> ServedModel:
 
 
 async def main(path: Path, port: int) -> None:
-    """Serve until there is no more on standard input, then stop with grace."""
+    """Serve until there is no more on standard input, then stop with grace, and say what the slow lane was told."""
     catalog: Any = TinyCatalog(open_tiny(path))
     options = GrpcOptions(
-        host="127.0.0.1", port=port, max_message_bytes=MAX_MESSAGE_BYTES, max_calls=64, grace_seconds=1.0
+        host="127.0.0.1", port=port, max_message_bytes=MAX_MESSAGE_BYTES, max_calls=MAX_CALLS, grace_seconds=1.0
     )
     server = await start_grpc(options, Offer(find=catalog.find, catalog=catalog, permit=permit))
     sys.stdout.write(f"{server.port}\n")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.read)
     await server.stop()
-    sys.stdout.write(f"{[timeout.decode() for timeout in catalog.slow.timeouts]}\n")
+    sys.stdout.write(" ".join(timeout.decode() for timeout in catalog.slow.timeouts))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -30,10 +31,11 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(*arguments: str) -> Iterator[RunningServer]:
-    """Start `python -m service` on a free port, and stop it afterwards."""
+def running_server(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[RunningServer]:
+    """Start `python -m service` on a free port, and stop it afterwards; `environment` adds to ours."""
     command = [sys.executable, "-W", "error", "-m", "service", "--port", "0", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    everything = {**os.environ, **(environment or {})}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=everything)
     server = RunningServer(process)
     listening = threading.Event()
     readers = [

@@ -178,7 +178,7 @@ def test_the_model_tells_where_it_comes_from(client: httpx.Client) -> None:
 
 def test_health_is_green_while_it_serves(client: httpx.Client) -> None:
     assert client.get("/health/live").json() == {"live": True}
-    assert client.get("/health/ready").json() == {"ready": True}
+    assert client.get("/health/ready").json() == {"ready": True, "live": True}
     assert client.head("/health/ready").status_code == 200
 
 
@@ -229,7 +229,7 @@ def test_while_it_drains_it_answers_but_is_not_ready(digits: TinyModel, tmp_path
         server.process.terminate()
         while client.get("/health/ready").status_code == 200:
             pass
-        assert client.get("/health/ready").json() == {"ready": False}
+        assert client.get("/health/ready").json() == {"ready": False, "live": True}
         assert client.post("/predict", content=zeros()).status_code == 200
         assert server.process.wait(timeout=30) == 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import stat
 import subprocess
 import sys
@@ -178,7 +177,7 @@ def test_a_file_that_is_the_same_is_not_read_again(path: Path) -> None:
 def test_a_file_that_became_invalid_changes_nothing_and_that_is_said_once(path: Path) -> None:
     file = KeyFile(path)
     text = path.read_text()
-    path.write_text("half a li")
+    path.write_text("half a")
     assert "line 1: expected <name>" in (said := file.refresh())
     assert said.endswith("the keys that were read before stay good (1)")
     assert file.refresh() == ""
@@ -248,7 +247,7 @@ def test_what_can_not_be_added_leaves_the_file_as_it_was(path: Path) -> None:
         with pytest.raises(SettingsInvalid):
             add_key(path, key)
     assert path.read_bytes() == before
-    assert os.listdir(path.parent) == ["keys.txt"]
+    assert [each.name for each in path.parent.iterdir()] == ["keys.txt"]
 
 
 def test_two_commands_do_not_write_over_one_another(path: Path) -> None:
@@ -299,7 +298,7 @@ def test_a_wrong_command_says_on_one_line_what_is_wrong(
     assert said.out == ""
     assert says in said.err
     assert said.err.count("\n") == 1
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_key_is_never_for_health_which_is_open_to_all() -> None:
