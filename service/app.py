@@ -13,12 +13,12 @@ import gc
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service.errors import FoldserveError
+from service.errors import DeviceLost, FoldserveError
 from service.gate import Gate
 from service.loading import Loader, Loading, watch
 from service.management import Manager
@@ -74,6 +74,7 @@ class App:
         self.metrics = Metrics(shared)
         self.rest: ASGIApp = dress(self._answer_rest, self.metrics.refusals)
         self.tail = _create_tail(settings)
+        self.stop: Callable[[], None] = lambda: None  # whoever runs the app says how it is ended
         self._shared = shared
         self._vertex = settings.vertex()
         self.gate = Gate(settings, self._vertex)
@@ -218,7 +219,7 @@ class App:
         if not model.is_short:
             thread = OwnThread(name=model.name, median_seconds=median_seconds, max_waiting=max_waiting)
         plain = self.metrics.for_model(model.name, model.version)
-        runner = Runner(model, thread, max_waiting=max_waiting, count=plain.record_batch)
+        runner = Runner(model, thread, max_waiting=max_waiting, count=plain.record_batch, on_lost=self._lose_device)
         recorder = plain if self.tail is None else await self.tail.watch_model(model.name, plain, thread)
         lanes = {
             protocol: Lane(
@@ -246,6 +247,14 @@ class App:
         if loaded is None or (model.version or "") not in loaded.versions:
             self.metrics.withdraw(model.name, model.version)
         await asyncio.to_thread(_tidy)
+
+    def _lose_device(self, err: DeviceLost) -> None:
+        """End, as nothing but a new process can use the device again; whoever watches this one starts it anew."""
+        if self.failure is None:
+            self.failure = err
+            logger.critical(str(err))
+        self.directory.ready = False
+        self.stop()
 
     def _unload(self) -> None:
         self.loader.close()

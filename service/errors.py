@@ -16,6 +16,8 @@ No HTTP in here: `protocols/http_errors.py` holds the one table from error to st
     ├── DeviceUnavailable         the device that was asked for does not work here
     ├── SettingsInvalid
     ├── PredictionFailed          the runtime failed on a valid instance
+    │   ├── DeviceOutOfMemory
+    │   └── DeviceLost            for this process, until it starts anew
     ├── Overloaded                more requests wait than can be answered soon
     ├── DeadlineExceeded          the client's time was over before there was an answer
     ├── NotReady                  nothing is loaded yet, or the server is about to stop
@@ -90,6 +92,14 @@ class SettingsInvalid(FoldserveError):
 
 class PredictionFailed(FoldserveError):
     """ONNX Runtime failed on an instance that fits the signature."""
+
+
+class DeviceOutOfMemory(PredictionFailed):
+    """The device has no memory left for a run."""
+
+
+class DeviceLost(PredictionFailed):
+    """The device failed in a way that nothing but a new process recovers from."""
 
 
 class Overloaded(FoldserveError):

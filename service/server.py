@@ -54,7 +54,7 @@ def serve(
     except SystemExit:
         complain(str(app.failure or "the server could not start"))
         return EXIT_FAILURE
-    return 0
+    return 0 if app.failure is None else EXIT_FAILURE
 
 
 class _Server(uvicorn.Server):
@@ -77,6 +77,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         # What a proxy says of the client matters to redirects only: a prediction need not wait for it to be read.
         app.rest = ProxyHeadersMiddleware(app.rest, config.forwarded_allow_ips)  # type: ignore[arg-type, assignment]
+        app.stop = self._stop
         self._app = app
         self._on_started = on_started
 
@@ -101,6 +102,10 @@ class _Server(uvicorn.Server):
             self.force_exit = True
         else:
             super().handle_exit(sig, frame)
+
+    def _stop(self) -> None:
+        """End as soon as may be: the app can not go on."""
+        self.should_exit = True
 
     async def _drain(self, seconds: float) -> None:
         until = time.monotonic() + seconds

@@ -20,7 +20,8 @@ from service.bundle import Signature, TensorSpec
 from service.cuda import DeviceBuffers, Staging
 from service.cudart import find_cuda_runtime
 from service.device import AS_USUAL, GpuOptions
-from service.errors import DeviceUnavailable, ModelUnloadable, PredictionFailed, SignatureMismatch
+from service.device_failures import explain_failure
+from service.errors import DeviceUnavailable, ModelUnloadable, SignatureMismatch
 from service.placement import Placement
 from service.providers import Gpu, check_gpu, count_nodes, first_line, open_on_cpu, open_on_gpu
 from service.runtime import ONLY_FATAL, ort
@@ -50,7 +51,7 @@ class Batch:
         try:
             self._run()
         except Exception as err:  # ONNX Runtime's errors have no common base class
-            raise PredictionFailed(f"ONNX Runtime failed on this instance: {first_line(err)}") from err
+            raise explain_failure(first_line(err)) from err
 
     def warm_up(self) -> None:
         """Make the runs that a thread has to make before the first that counts; on the CPU there are none.

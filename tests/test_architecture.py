@@ -40,6 +40,7 @@ READING = (
 )
 ORDER_OF_SERVICE = (
     ("errors", "runtime", "complaints", "spare_memory", "json_text"),
+    ("device_failures",),
     ("bundle", "device", "cudart", "ulps", "counts", "number_text", "vertex_environment", "spinning"),
     ("wording", "protocols.answer", "protocols.paths", "placement", "buffers", "providers", "cuda"),
     ("diagnosis", "session", "scheduler", "settings", "metrics", "images", "request_ids", "route_groups"),

@@ -19,6 +19,8 @@ from service.errors import (
     BodyMalformed,
     BodyTooLarge,
     DeadlineExceeded,
+    DeviceLost,
+    DeviceOutOfMemory,
     FoldserveError,
     InstanceInvalid,
     KeyMissing,
@@ -45,8 +47,10 @@ STATUS: dict[type[FoldserveError], int] = {
     InstanceInvalid: 422,
     Overloaded: 429,
     PredictionFailed: 500,
+    DeviceLost: 503,
     NotReady: 503,
     DeadlineExceeded: 504,
+    DeviceOutOfMemory: 507,
 }
 # In all protocols but our own, a request whose tensors do not fit the model is malformed like any other.
 STATUS_ELSEWHERE = {**STATUS, InstanceInvalid: 400}
@@ -81,7 +85,7 @@ def _headers(error: FoldserveError) -> tuple[tuple[bytes, bytes], ...]:
     match error:
         case KeyMissing():
             return ((b"www-authenticate", b"Bearer"),)
-        case NotReady():
+        case NotReady() | DeviceLost():
             return ((b"retry-after", b"1"),)
         case Overloaded():
             return ((b"retry-after", str(error.retry_after_seconds).encode()),)

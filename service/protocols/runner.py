@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from service.errors import DeadlineExceeded, FoldserveError, Overloaded
+from service.errors import DeadlineExceeded, DeviceLost, FoldserveError, Overloaded
 from service.protocols.answer import Answer, Times
 from service.protocols.bugs import answer_bug
 from service.protocols.contract import Contract, Outputs, Question, Work
@@ -40,16 +40,25 @@ class Call(NamedTuple):
 
 
 class Runner:
-    """Runs one model version. To be used from one event loop; `answer` from where the model runs."""
+    """Runs one model version. To be used from one event loop; `answer` from where the model runs.
+
+    `count` is told how many instances run together; `on_lost`, from the thread that runs, that the device is lost.
+    """
 
     def __init__(
-        self, model: ServedModel, thread: OwnThread | None, *, max_waiting: int, count: Callable[[int], None]
+        self,
+        model: ServedModel,
+        thread: OwnThread | None,
+        *,
+        max_waiting: int,
+        count: Callable[[int], None],
+        on_lost: Callable[[DeviceLost], None],
     ) -> None:
         self.model = model
         self.thread = thread
         self.max_waiting = max_waiting
         self.num_sliced = 0
-        compute = partial(_compute_counted, model.batches.compute, count)
+        compute = partial(_compute_counted, model.batches.compute, count, on_lost)
         self._compute = partial(_compute_all, compute, model.batches.largest)
         self._tick: Tick[Call, Answer] | None = None
         # Calls of one instance each: each is answered as it would be alone, but in as few runs as can be.
@@ -213,10 +222,16 @@ def _write(call: Call, outputs: Outputs, started: float, computed: float) -> Ans
     return answer.at(Times(call.read_at, started, computed, time.perf_counter()))
 
 
-def _compute_counted(compute: Compute, count: Callable[[int], None], instances: Sequence[bytes]) -> Outputs:
-    """Compute what fits one run, and count how many ran together."""
+def _compute_counted(
+    compute: Compute, count: Callable[[int], None], on_lost: Callable[[DeviceLost], None], instances: Sequence[bytes]
+) -> Outputs:
+    """Compute what fits one run, and count how many ran together; tell if the device is lost."""
     count(len(instances))
-    return compute(instances)
+    try:
+        return compute(instances)
+    except DeviceLost as err:
+        on_lost(err)
+        raise
 
 
 def _compute_all(compute: Compute, largest: int, instances: Sequence[bytes]) -> Outputs:

@@ -9,9 +9,8 @@ import pytest
 
 from tests.clients.scripts import Said
 from tests.clients.task import Task, decode_array
-from tests.service.exact_models import exact_instances, exact_model, expected_bits
+from tests.service.exact_models import exact_instances, exact_model, expected_bits, write_exact_bundle
 from tests.service.running_server import running_server
-from tests.service.tiny_models import write_tiny_bundle
 
 MODEL = exact_model()
 INSTANCES = exact_instances(MODEL, 5)
@@ -20,7 +19,7 @@ INSTANCES = exact_instances(MODEL, 5)
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Said]:
     root, port = tmp_path_factory.mktemp("models"), free_port()
-    write_tiny_bundle(root, MODEL, version="3")
+    write_exact_bundle(root, MODEL, version="3")
     with running_server("--models", str(root), "--device", "cpu", "--grpc-port", str(port)) as server:
         yield Said(Task(server.url, f"127.0.0.1:{port}", "digits", "3", "x", "scores", INSTANCES))
 

@@ -9,9 +9,9 @@ import pytest
 
 from tests.clients.scripts import Said
 from tests.clients.task import Array, Task, decode_array
-from tests.service.exact_models import exact_instances, exact_model
+from tests.service.exact_models import exact_instances, exact_model, write_exact_bundle
 from tests.service.running_server import running_server
-from tests.service.tiny_models import TinyModel, write_tiny_bundle
+from tests.service.tiny_models import TinyModel
 
 SCRIPTS = ("plain_http", "triton_http", "triton_aio", "kserve_rest", "mlserver_codecs", "mlserver_infer")
 
@@ -30,7 +30,7 @@ def instances(model: TinyModel) -> Array:
 @pytest.fixture(scope="module")
 def task(model: TinyModel, instances: Array, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Task]:
     root = tmp_path_factory.mktemp("models")
-    write_tiny_bundle(root, model, version="3")
+    write_exact_bundle(root, model, version="3")
     with running_server("--models", str(root), "--device", "cpu") as server:
         yield Task(server.url, "", "digits", "3", "x", "scores", instances)
 

@@ -15,9 +15,9 @@ import numpy as np
 import psutil
 
 from tests.faults.wire import ask
-from tests.service.exact_models import exact_instances, exact_model, expected_bits
+from tests.service.exact_models import exact_instances, exact_model, expected_bits, write_exact_bundle
 from tests.service.running_server import RunningServer, running_server
-from tests.service.tiny_models import Array, TinyModel, write_tiny_bundle
+from tests.service.tiny_models import Array, TinyModel
 
 MEBIBYTE = 1 << 20
 # What the allocator and a thread that was first needed may keep. The faults would take many times as much: 10 MB of
@@ -56,7 +56,7 @@ class Standing:
 def standing(root: Path, *arguments: str, model: TinyModel | None = None, version: str = "1") -> Iterator[Standing]:
     """Serve one exact model, and note how much memory that takes once everything was used."""
     served = exact_model() if model is None else model
-    write_tiny_bundle(root, served, version=version)
+    write_exact_bundle(root, served, version=version)
     with running_server("--models", str(root), "--device", "cpu", *arguments) as server:
         instance = exact_instances(served, 1)[0]
         _use_everything(server, instance)

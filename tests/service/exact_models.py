@@ -7,10 +7,12 @@ of them, float32 and float64 hold it exactly. So numpy in float64 is an oracle f
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-from tests.service.tiny_models import Array, TinyModel, tiny_model
+from service.bundle import Bundle, Example
+from tests.service.tiny_models import Array, TinyModel, tiny_model, write_tiny_bundle
 
 LARGEST = 32  # eighths: values between -4 and 4
 
@@ -31,6 +33,15 @@ def exact_instances(model: TinyModel, count: int = 4, *, seed: int = 0) -> Array
 def expected_bits(model: TinyModel, instances: Array) -> bytes:
     """Give the scores of all instances as the bytes of float32 [count, labels]."""
     return np.stack([model.oracle(instance) for instance in instances]).astype(np.float32).tobytes()
+
+
+def write_exact_bundle(root: Path, model: TinyModel, *, name: str = "digits", version: str = "1") -> Bundle:
+    """Write a whole bundle below `root`, with examples that are exact too."""
+    examples = tuple(
+        Example(instance=instance.ravel().tolist(), outputs={"scores": tuple(model.oracle(instance).tolist())})
+        for instance in exact_instances(model, seed=1)
+    )
+    return write_tiny_bundle(root, model, name=name, version=version, examples=examples)
 
 
 def eighths(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 
@@ -31,11 +32,13 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[RunningServer]:
+def running_server(
+    *arguments: str, environment: dict[str, str] | None = None, command: tuple[str, ...] = ("-m", "service")
+) -> Iterator[RunningServer]:
     """Start `python -m service` on a free port, and stop it afterwards; `environment` adds to ours."""
-    command = [sys.executable, "-W", "error", "-m", "service", "--port", "0", *arguments]
-    everything = {**os.environ, **(environment or {})}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=everything)
+    words = [sys.executable, "-W", "error", *command, *arguments, "--port", "0"]
+    everything = {**os.environ, "PYTHONPATH": str(Path.cwd()), **(environment or {})}
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=everything)
     server = RunningServer(process)
     listening = threading.Event()
     readers = [

@@ -64,7 +64,7 @@ def endpoint(served: ServedModel) -> Endpoint:
 
 
 def run_with(model: ServedModel) -> Runner:
-    return Runner(model, None, max_waiting=100, count=lambda _: None)
+    return Runner(model, None, max_waiting=100, count=lambda _: None, on_lost=lambda _: None)
 
 
 def answer_each(runner: Runner, endpoint: Endpoint, asked: list[bytes]) -> list[Answer]:

@@ -51,7 +51,8 @@ def wait_for(browser: WebDriver, selector: str) -> Any:
 
 def complaints(browser: WebDriver) -> list[str]:
     """What the console says since it was last asked."""
-    return [entry["message"] for entry in browser.get_log("browser")]  # type: ignore[no-untyped-call]
+    entries = browser.execute("getLog", {"type": "browser"})["value"]
+    return [entry["message"] for entry in entries]
 
 
 def test_in_docs_a_prediction_can_be_tried_out_and_the_console_stays_empty(
@@ -78,8 +79,9 @@ def test_a_script_that_gets_into_the_page_later_does_not_run(browser: WebDriver,
     assert any("Content Security Policy" in said for said in complaints(browser))
 
 
-def test_another_page_can_not_frame_docs(browser: WebDriver, server: RunningServer) -> None:
-    browser.get("data:text/html,<p>another page</p>")
+def test_no_page_can_frame_docs_not_even_from_here(browser: WebDriver, server: RunningServer) -> None:
+    """The picture is a page whose own policy would let it."""
+    browser.get(f"{server.url}/static-offline-docs/favicon.png")
     browser.execute_script(
         "const frame = document.createElement('iframe'); frame.src = arguments[0]; document.body.append(frame);"
         "return new Promise(done => { frame.onload = done })",
