@@ -12,8 +12,8 @@ from service.protocols.predict import encode_request
 LONGEST_PASTED_BODY = 240
 
 
-def announce(directory: Directory, url: str) -> list[str]:
-    """Say what is served at `url`."""
+def announce(directory: Directory, url: str, grpc: str = "") -> list[str]:
+    """Say what is served at `url`, and by gRPC at another address if there is one."""
     loaded = [served for model in directory.table.models.values() for served in model.versions.values()]
     models = [
         line for one in loaded for line in (_describe_model(one), *_describe_precision(one), *_describe_device(one))
@@ -21,7 +21,7 @@ def announce(directory: Directory, url: str) -> list[str]:
     return [
         f"foldserve {foldserve_version()}",
         *models,
-        f"listening on {url}, documents at {url}/docs",
+        f"listening on {url}, documents at {url}/docs{f', gRPC on {grpc}' if grpc else ''}",
         _curl(directory, url),
     ]
 

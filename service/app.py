@@ -23,6 +23,7 @@ from service.gate import Gate
 from service.loading import Loader, Loading, watch
 from service.management import Manager
 from service.metrics import Level, Metrics, Running
+from service.open_inference_catalog import OpenInferenceCatalog
 from service.protocols.answer import Answer, closing_headers
 from service.protocols.bugs import answer_bug
 from service.protocols.contract import Contract, Question
@@ -74,6 +75,7 @@ class App:
         self.metrics = Metrics(shared)
         self.rest: ASGIApp = dress(self._answer_rest, self.metrics.refusals)
         self.tail = _create_tail(settings)
+        self.grpc_port: int | None = None  # where it listens, once it does
         self.stop: Callable[[], None] = lambda: None  # whoever runs the app says how it is ended
         self._shared = shared
         self._vertex = settings.vertex()
@@ -115,7 +117,7 @@ class App:
             raise
         with _frozen_garbage(), _prompt_loop(), self._watched():
             self.directory.ready = True
-            async with self._tasks():
+            async with self._tasks(), self._grpc():
                 yield
             self.directory.ready = False
         self._unload()
@@ -135,6 +137,24 @@ class App:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    @asynccontextmanager
+    async def _grpc(self) -> AsyncIterator[None]:
+        """Speak gRPC too, if that is wanted."""
+        port = self.settings.grpc_port
+        if port is None:
+            yield
+            return
+        from service.grpc_door import open_grpc
+
+        catalog = OpenInferenceCatalog(self.directory, self.metrics, self.manager)
+        server = await open_grpc(self.settings, port, self.directory, self.gate, catalog)
+        self.grpc_port = server.port
+        try:
+            yield
+        finally:
+            self.directory.ready = False
+            await server.stop()
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -230,11 +250,14 @@ class App:
                 metrics=recorder,
                 max_body_bytes=self.settings.max_body_bytes,
             )
-            for protocol, contract in create_contracts(model).items()
+            for protocol, contract in create_contracts(model, grpc=self.settings.grpc_port is not None).items()
         }
         answer = await _first_answer(runner, lanes[OWN].contract)
         self.metrics.announce(
-            model.name, model.version, _describe_running(model), Level(runner.num_waiting, time.time())
+            model.name,
+            model.version,
+            _describe_running(model),
+            Level(runner.num_queued, runner.num_in_flight, time.time()),
         )
         return Served(runner, lanes, answer)
 
@@ -280,11 +303,12 @@ def _tidy() -> None:
 
 async def _refresh_keys(gate: Gate) -> None:
     """Take in new keys without a restart, and forget those that were revoked."""
+    said = gate.warning
     while True:
-        await asyncio.sleep(KEY_SECONDS)
-        said = gate.refresh()
         if said:
             logger.warning(said)
+        await asyncio.sleep(KEY_SECONDS)
+        said = gate.refresh()
 
 
 async def _tell_levels(metrics: Metrics) -> None:
@@ -317,7 +341,7 @@ def _create_tail(settings: Settings) -> Tail | None:
 def _create_fastapi(app: App) -> ASGIApp:
     from service.protocols.fastapi_app import create_fastapi
 
-    fastapi = create_fastapi(app.directory, app.metrics, app.manager, app.tail)
+    fastapi = create_fastapi(app.directory, app.metrics, app.manager, app.tail, wants_keys=app.gate.wants_keys)
     gc.freeze()
     return fastapi
 

@@ -16,15 +16,16 @@ from service.metrics import (
     BATCH_SUM,
     BATCHES,
     CHECKED_AT,
+    IN_FLIGHT,
     LATENCY_BUCKETS_SECONDS,
     LOADED,
     NO_MODEL,
     NUM_BUCKETS,
+    QUEUED,
     REASON_CELLS,
     STAGE_CELLS,
     STATUS_CELLS,
     SUM,
-    WAITING,
     Metrics,
     Running,
 )
@@ -61,7 +62,8 @@ class _Families(Collector):
         yield _distribute_seconds(asked)
         yield _distribute_stages(asked)
         yield _distribute_batches(asked)
-        yield _add_levels("foldserve_waiting", "Requests that are read and not answered yet", WAITING, self._levels)
+        yield _add_levels("foldserve_queue_depth", "Requests that wait for the model", QUEUED, self._levels)
+        yield _add_levels("foldserve_in_flight", "Requests that wait, or are worked on", IN_FLIGHT, self._levels)
         yield _add_levels("foldserve_loaded", "Processes that have this version loaded", LOADED, self._levels)
         yield _age_of_checks(self._levels)
         yield _describe_devices(self._running)

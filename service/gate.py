@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from service.errors import FoldserveError
+from service.errors import FoldserveError, SettingsInvalid
 from service.keys.file import KeyFile, parse_groups
 from service.permissions import Caller, Permissions, is_public_bind
 from service.protocols.contract import Headers
@@ -13,7 +13,9 @@ from service.route_groups import Group, group_of
 from service.settings import Settings
 from service.vertex_environment import VertexEnvironment
 
-FORWARDED = frozenset({b"x-forwarded-for", b"forwarded", b"via"})
+FORWARDED = frozenset(
+    {b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"forwarded", b"via"}
+)
 
 
 class Gate:
@@ -24,6 +26,8 @@ class Gate:
     """
 
     def __init__(self, settings: Settings, vertex: VertexEnvironment) -> None:
+        if settings.keys is None and settings.protect != Settings.model_fields["protect"].default:
+            raise SettingsInvalid("--protect says which routes want a key, and there are none: name a file by --keys")
         self._vertex = vertex
         self._file = KeyFile(settings.keys) if settings.keys is not None else None
         self._permissions = Permissions(
@@ -31,6 +35,8 @@ class Gate:
             protected=parse_groups(settings.protect, "--protect") | {Group.MANAGE},
             is_public=is_public_bind(settings.host),
         )
+        self.warning = self._file.warning if self._file else ""
+        self.wants_keys = self._file is not None
         self.predicting_is_open = self._permissions.is_open(Group.PREDICT)
 
     def refresh(self) -> str:

@@ -45,8 +45,8 @@ NUM_CELLS = BATCH_SUM + 1 + len(STATUSES) + len(REASONS)
 OK = STATUS_CELLS["200"]
 STAGE_PLACES = tuple(STAGE_CELLS.values())
 # The cells of what goes up and down.
-WAITING, LOADED, CHECKED_AT = range(3)
-NUM_LEVELS = 3
+QUEUED, IN_FLIGHT, LOADED, CHECKED_AT = range(4)
+NUM_LEVELS = 4
 NO_MODEL = ("", "")  # what is refused before it comes to a model
 
 
@@ -63,7 +63,8 @@ class Running:
 class Level:
     """What goes up and down for one model version in one process: 1 if it is loaded, when its self check was made."""
 
-    num_waiting: Callable[[], int]
+    num_queued: Callable[[], int]
+    num_in_flight: Callable[[], int]
     checked_at: float  # seconds since 1970
 
 
@@ -97,7 +98,8 @@ class Metrics:
         """Write what goes up and down, for whoever reads it."""
         for labels, level in self._level_of.items():
             cells = self._levels.open(labels)
-            cells[WAITING], cells[LOADED], cells[CHECKED_AT] = level.num_waiting(), 1, level.checked_at
+            cells[QUEUED], cells[IN_FLIGHT] = level.num_queued(), level.num_in_flight()
+            cells[LOADED], cells[CHECKED_AT] = 1, level.checked_at
 
     def counted(self) -> list[Counted]:
         """Add up what all processes have counted, by model version."""

@@ -137,8 +137,12 @@ class OwnThread:
         return future
 
     def num_waiting(self) -> int:
-        """Count the calls that wait or run."""
-        return len(self._calls) + self._num_running
+        """Count the calls that wait."""
+        return len(self._calls)
+
+    def num_running(self) -> int:
+        """Count the calls that run: one or none."""
+        return self._num_running
 
     def close(self) -> None:
         """Finish what was begun, drop what waits."""

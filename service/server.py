@@ -134,7 +134,8 @@ def _choose_protocol(app: App) -> Any:
 def _tell(app: App, url: str, on_ready: Callable[[], None] | None) -> None:
     if on_ready is None:
         return
-    for line in announce(app.directory, url):
+    grpc = f"{url.removeprefix('http://').rpartition(':')[0]}:{app.grpc_port}" if app.grpc_port else ""
+    for line in announce(app.directory, url, grpc):
         _say(line)
     for line in (*warn_of_devices(app.directory), *warn_of_failures(app.directory)):
         complain(line)

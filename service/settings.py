@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     max_connections: int = Field(default=10_000, ge=1, le=1_000_000)
     """of more connections to a process each further one is refused"""
 
+    grpc_port: int | None = Field(default=None, ge=0, le=65535)
+    """the port for gRPC, if it is wanted; 0 takes a free one"""
+
     keys: Path | None = None
     """the file of API keys; without one predictions are open, and models are managed from this machine only"""
 

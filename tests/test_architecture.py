@@ -38,6 +38,17 @@ READING = (
     ("protocols.open_inference.tensors", "protocols.open_inference.documents"),
     ("protocols.open_inference.writing",),
 )
+GRPC_CONTRACT = (
+    ("open_inference_grpc", "open_inference_grpc.messages"),
+    ("open_inference_grpc.reading", "open_inference_grpc.tensors", "open_inference_grpc.writing"),
+    ("open_inference_grpc.contract",),
+)
+GRPC_SERVER = (
+    ("open_inference_grpc.catalog", "open_inference_grpc.statuses"),
+    ("open_inference_grpc.answering", "open_inference_grpc.inferring"),
+    ("open_inference_grpc.server",),
+    ("grpc_door",),
+)
 ORDER_OF_SERVICE = (
     ("errors", "runtime", "complaints", "spare_memory", "json_text"),
     ("device_failures",),
@@ -60,14 +71,17 @@ ORDER_OF_SERVICE = (
     *READING,
     ("protocols.predict", "protocols.open_inference.contract"),
     ("protocols.tensorflow", "protocols.vertex", "protocols.invocations"),
+    *GRPC_CONTRACT,
     ("protocols.contracts", "protocols.runner"),
     ("protocols.lane",),
     ("protocols.hot_path", "protocols.directory"),
     ("loading", "protocols.descriptions", "protocols.dressing", "protocols.probes", "protocols.responses"),
     ("management", "protocols.tail", "protocols.schemas"),
+    ("open_inference_catalog",),
     ("protocols.documents", "protocols.openapi"),
     ("protocols.open_inference_routes", "protocols.tensorflow_routes", "protocols.management_routes"),
     ("protocols.tail_routes", "protocols.fastapi_app"),
+    *GRPC_SERVER,
     ("app", "announcement", "answers", "heads"),
     ("connection", "workers"),
     ("server",),

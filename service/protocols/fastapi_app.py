@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
+from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from service.errors import FoldserveError
 from service.management import Manager
 from service.metrics import Metrics
+from service.open_inference_catalog import OpenInferenceCatalog
 from service.protocols.bugs import BUG
 from service.protocols.descriptions import foldserve_version
 from service.protocols.directory import Directory
@@ -28,16 +30,20 @@ if TYPE_CHECKING:
     from service.tail.recorder import Tail
 
 
-def create_fastapi(directory: Directory, metrics: Metrics, manager: Manager, tail: Tail | None = None) -> FastAPI:
-    """Create the application for what the directory holds."""
+def create_fastapi(
+    directory: Directory, metrics: Metrics, manager: Manager, tail: Tail | None = None, *, wants_keys: bool = False
+) -> FastAPI:
+    """Create the application for what the directory holds; with `wants_keys`, /docs asks for one."""
     # The assets of /docs come with the package: the page opens without a network.
-    app = FastAPIOffline(title="foldserve", version=foldserve_version(), redoc_url=None)
+    dependencies = [Security(HTTPBearer(auto_error=False))] if wants_keys else []
+    app = FastAPIOffline(title="foldserve", version=foldserve_version(), redoc_url=None, dependencies=dependencies)
     _answer_errors(app)
     add_documents(app, directory, metrics)
     add_tail_routes(app, tail)
-    add_open_inference_routes(app, directory, metrics)
+    catalog = OpenInferenceCatalog(directory, metrics, manager)
+    add_open_inference_routes(app, catalog)
     add_tensorflow_routes(app, directory)
-    add_management_routes(app, directory, manager)
+    add_management_routes(app, catalog, manager)
     add_predict_routes(app, directory)
     return app
 

@@ -12,13 +12,13 @@ from fastapi import FastAPI, Request, Response
 
 from service.errors import BodyTooLarge, BundleError, DeviceUnavailable, RequestInvalid
 from service.management import Manager
-from service.protocols.directory import READY, Directory
+from service.open_inference_catalog import OpenInferenceCatalog
 from service.protocols.http_errors import answer_error
-from service.protocols.open_inference.documents import index_entry
 from service.protocols.openapi import error_responses
 from service.protocols.responses import to_json, to_response
 
 MAX_BODY_BYTES = 64 * 1024
+TAGS: list[Any] = ["models: load, unload, roll back"]
 VERSION_EXPECTED = '{"version": "<a number>"}'
 
 
@@ -28,54 +28,51 @@ class VersionChoice(msgspec.Struct, forbid_unknown_fields=True):
     version: str | int
 
 
-def add_management_routes(app: FastAPI, directory: Directory, manager: Manager) -> None:
+def add_management_routes(app: FastAPI, catalog: OpenInferenceCatalog, manager: Manager) -> None:
     """Declare the routes."""
-    _add_repository(app, directory, manager)
+    _add_repository(app, catalog)
     _add_choice(app, manager)
 
 
-def _add_repository(app: FastAPI, directory: Directory, manager: Manager) -> None:
-    tags = ["models: load, unload, roll back"]
+def _add_repository(app: FastAPI, catalog: OpenInferenceCatalog) -> None:
 
-    @app.post("/v2/repository/index", tags=tags, summary="Every version that was found, and its state")
+    @app.post("/v2/repository/index", tags=TAGS, summary="Every version that was found, and its state")
     async def index(request: Request) -> Response:
         only_ready = bool((await _read_object(request)).get("ready", False))
-        states = [one for one in directory.states if not only_ready or one.state == READY]
-        return to_json([index_entry(one.name, one.version, one.state, one.reason) for one in states])
+        return to_json(catalog.list_repository(only_ready=only_ready))
 
     @app.post(
         "/v2/repository/models/{name}/load",
-        tags=tags,
+        tags=TAGS,
         summary="Look for new versions of a model, and load them",
         responses=error_responses(400, 401, 403, 404),
     )
     async def load(name: str, request: Request) -> Response:
         _refuse_parameters(await _read_object(request))
         try:
-            await manager.load(name)
+            await catalog.load(name)
         except (BundleError, DeviceUnavailable) as err:
             return to_response(answer_error(err, {type(err): 400}))
         return Response()
 
     @app.post(
         "/v2/repository/models/{name}/unload",
-        tags=tags,
+        tags=TAGS,
         summary="Let go all versions of a model",
         responses=error_responses(400, 401, 403, 404),
     )
     async def unload(name: str, request: Request) -> Response:
         await _read_object(request)
-        await manager.unload(name)
+        await catalog.unload(name)
         return Response()
 
 
 def _add_choice(app: FastAPI, manager: Manager) -> None:
-    tags = ["models: load, unload, roll back"]
     body = {"content": {"application/json": {"schema": _CHOICE_SCHEMA}}, "required": True}
 
     @app.put(
         "/models/{name}/default",
-        tags=tags,
+        tags=TAGS,
         summary="Have one version answer for its model: roll back, at once",
         openapi_extra={"requestBody": body},
         responses=error_responses(400, 401, 403, 404),
@@ -89,7 +86,7 @@ def _add_choice(app: FastAPI, manager: Manager) -> None:
 
     @app.delete(
         "/models/{name}/default",
-        tags=tags,
+        tags=TAGS,
         summary="Have the highest version answer again",
         responses=error_responses(401, 403, 404),
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 OWN, OPEN_INFERENCE, TENSORFLOW, INVOCATIONS, VERTEX = "own", "open-inference", "tensorflow", "invocations", "vertex"
+GRPC = "open-inference-grpc"  # it has no paths
 # {model} is a name, {place} is empty, /versions/<number> or /labels/<label>.
 PATTERNS = {
     OWN: "/models/{model}{place}/predict",

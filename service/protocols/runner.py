@@ -68,10 +68,14 @@ class Runner:
         if thread is None and model.batches.largest > 1:
             self._tick = Tick(self.answer_all, max_waiting=max_waiting)
 
-    def num_waiting(self) -> int:
-        """Count the requests that are read and not yet answered."""
-        waiting = self.thread.num_waiting() if self.thread is not None else 0
-        return waiting + self.num_sliced + (self._tick.num_waiting() if self._tick is not None else 0)
+    def num_queued(self) -> int:
+        """Count the requests that wait for the model."""
+        in_tick = self._tick.num_waiting() if self._tick is not None else 0
+        return in_tick + (self.thread.num_waiting() if self.thread is not None else 0)
+
+    def num_in_flight(self) -> int:
+        """Count the requests that wait for the model, or that it works on."""
+        return self.num_queued() + self.num_sliced + (self.thread.num_running() if self.thread is not None else 0)
 
     def run(self, call: Call, deliver: Deliver) -> Answer | Withdraw:
         """Run on the event loop: give the answer, or how to withdraw it if it is delivered later.

@@ -37,6 +37,7 @@ def expected_bits(model: TinyModel, instances: Array) -> bytes:
 
 def write_exact_bundle(root: Path, model: TinyModel, *, name: str = "digits", version: str = "1") -> Bundle:
     """Write a whole bundle below `root`, with examples that are exact too."""
+    root.mkdir(parents=True, exist_ok=True)
     examples = tuple(
         Example(instance=instance.ravel().tolist(), outputs={"scores": tuple(model.oracle(instance).tolist())})
         for instance in exact_instances(model, seed=1)

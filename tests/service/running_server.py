@@ -7,7 +7,8 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,3 +84,16 @@ def _collect(stream: object, lines: list[str], listening: threading.Event) -> No
         lines.append(line)
         if line.startswith("try: "):
             listening.set()
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait for something that comes about by itself, if it does.
+
+    Raises:
+        TimeoutError: it has not.
+    """
+    until = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > until:
+            raise TimeoutError(f"it has not come about in {seconds:g} s")
+        time.sleep(0.05)

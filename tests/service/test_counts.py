@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.counts import Counted, Counts
 from service.exposition import expose
-from service.metrics import LATENCY_BUCKETS_SECONDS, Metrics
-from service.protocols.answer import Answer
+from service.metrics import LATENCY_BUCKETS_SECONDS, Level, Metrics, Running
+from service.protocols.answer import Answer, Times
 
 spawn = multiprocessing.get_context("spawn")
 
@@ -79,6 +81,67 @@ def test_the_latencies_are_a_histogram(seconds: list[float]) -> None:
     assert found["foldserve_request_seconds_count", ""] == len(seconds)
     np.testing.assert_allclose(found["foldserve_request_seconds_sum", ""], sum(seconds), rtol=1e-12)
     assert found["foldserve_requests_total", "200"] == len(seconds)
+
+
+def test_the_stages_of_a_request_are_histograms_of_their_own() -> None:
+    metrics = Metrics()
+    times = Times(read=10.001, started=10.003, computed=10.006, written=10.010)
+    metrics.for_model("m", "1").record(Answer(200, b"", times=times), 0.010, arrived=10.0)
+    found = {
+        sample.labels["stage"]: sample.value
+        for family in text_string_to_metric_families(expose(metrics).decode())
+        for sample in family.samples
+        if sample.name == "foldserve_stage_seconds_sum" and sample.labels["model"] == "m"
+    }
+    assert found == pytest.approx({"parse": 0.001, "queue": 0.002, "infer": 0.003, "encode": 0.004}, rel=1e-9)
+
+
+def test_batches_are_counted_by_their_size() -> None:
+    metrics = Metrics()
+    for size in (1, 1, 3, 64, 65):
+        metrics.for_model("m", "1").record_batch(size)
+    found = read(metrics)
+    bounds = {"1": 2, "2": 2, "4": 3, "64": 4, "+Inf": 5}
+    assert {bound: found["foldserve_batch_size_bucket", bound] for bound in bounds} == bounds
+    assert found["foldserve_batch_size_sum", ""] == 134
+
+
+def announce(metrics: Metrics, num_queued: int = 0) -> None:
+    running = Running("cpu", "CPUExecutionProvider", lambda: None)
+    metrics.announce("m", "1", running, Level(lambda: num_queued, lambda: num_queued + 1, time.time() - 60))
+
+
+def serve_for_a_moment(directory: Path, num_queued: int, said: Any, leave: Any) -> None:
+    metrics = Metrics(directory)
+    announce(metrics, num_queued)
+    metrics.refresh()
+    said.set()
+    leave.wait(30)
+
+
+def test_what_waits_is_added_up_over_the_living_processes(tmp_path: Path) -> None:
+    said, leave = spawn.Event(), spawn.Event()
+    process = spawn.Process(target=serve_for_a_moment, args=(tmp_path, 5, said, leave))
+    process.start()
+    assert said.wait(30)
+    metrics = Metrics(tmp_path)
+    announce(metrics, 2)
+    together = read(metrics)
+    leave.set()
+    process.join()
+    alone = read(metrics)
+    names = ("foldserve_queue_depth", "foldserve_in_flight", "foldserve_loaded")
+    assert [together[name, ""] for name in names] == [7, 9, 2]
+    assert [alone[name, ""] for name in names] == [2, 3, 1]
+    assert alone["foldserve_self_check_age_seconds", ""] == pytest.approx(60, abs=20)
+
+
+def test_a_version_that_is_let_go_has_no_levels() -> None:
+    metrics = Metrics()
+    announce(metrics)
+    assert ("foldserve_loaded", "") in read(metrics)
+    metrics.withdraw("m", "1")
+    assert ("foldserve_loaded", "") not in read(metrics)
 
 
 @pytest.mark.parametrize(("status", "reason"), [(422, "instance_invalid"), (500, "prediction_failed"), (599, "new")])

@@ -203,7 +203,7 @@ def test_many_instances_are_computed_no_further_for_who_has_gone(
             assert not isinstance(withdraw, Answer)
             withdraw()
             await asyncio.sleep(0.2)
-            return served.runner.num_waiting()
+            return served.runner.num_in_flight()
 
     assert asyncio.run(main()) == 0
     assert sum(sizes) < 500
