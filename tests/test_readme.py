@@ -70,6 +70,7 @@ class Walk:
 
     folder: Path
     port: int
+    grpc_port: int
     server: subprocess.Popen[str] | None = None
 
     def run(self, command: str) -> str:
@@ -77,7 +78,8 @@ class Walk:
         words = command.removesuffix("&").strip()
         words = _recipe(words) if words.startswith("make ") else words
         words = words.replace(".venv/bin/", f"{shlex.quote(str(Path(sys.executable).parent))}/")
-        words = words.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}")
+        words = words.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}").replace("_PORT=8000", f"_PORT={self.port}")
+        words = words.replace("--grpc-port 8001", f"--grpc-port {self.grpc_port}")
         return self._start(words) if command.endswith("&") else self._finish(words)
 
     def stop(self) -> None:
@@ -134,10 +136,14 @@ def walk(tmp_path: Path) -> Iterator[Walk]:
     hidden = b.node("Conv", [normal, b.weight("conv.weight", 3, 2, 3, 3)], "conv", pads=[1, 1, 1, 1])
     ir.save(b.model((2, 4, 4), [b.batchnorm(hidden, 3, "second")]), tmp_path / "in.onnx")
     files = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", README, flags=re.DOTALL))
-    assert files.keys() == {"mynet.py", "mydata.py"}
+    assert files.keys() == {"mynet.py", "mydata.py", "clients.py"}
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    walk = Walk(tmp_path, _free_port())
+    walk = Walk(tmp_path, _free_port(), _free_port())
+    clients = (tmp_path / "clients.py").read_text()
+    (tmp_path / "clients.py").write_text(
+        clients.replace(":8000", f":{walk.port}").replace(":8001", f":{walk.grpc_port}")
+    )
     yield walk
     walk.stop()
 

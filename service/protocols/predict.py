@@ -26,9 +26,7 @@ from service.protocols.http_errors import answer_error
 from service.protocols.image_requests import read_image
 from service.repository import ServedModel
 
-# The last is what curl says of any body where it is told nothing, and so do the examples of TensorFlow Serving.
-USUAL_MEDIA_TYPES = frozenset({b"application/json", b"", b"application/x-www-form-urlencoded"})
-JSON_MEDIA_TYPES = {"application/json", "", "application/x-www-form-urlencoded"}
+USUAL_MEDIA_TYPES = frozenset({b"application/json", b""})
 NOT_FINITE = b"null"  # so orjson writes NaN and the infinities, and nothing else in an array of floats
 
 
@@ -138,7 +136,7 @@ def check_media_type(content_type: bytes) -> None:
 
 def _is_json(content_type: str) -> bool:
     media_type, *parameters = (part.strip() for part in content_type.split(";"))
-    return media_type in JSON_MEDIA_TYPES and all(map(_is_harmless, parameters))
+    return media_type in {"application/json", ""} and all(map(_is_harmless, parameters))
 
 
 def _is_harmless(parameter: str) -> bool:

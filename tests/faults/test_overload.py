@@ -159,4 +159,4 @@ def test_fault_11_what_nobody_waits_for_any_more_is_not_computed(slow: Standing)
 def num_waiting(stand: Standing) -> float:
     """What the metrics say of requests under way."""
     text = httpx.get(f"{stand.url}/metrics").text
-    return sum(map(float, re.findall(r"^foldserve_waiting\{[^}]*\} (\S+)$", text, re.MULTILINE)))
+    return sum(map(float, re.findall(r"^foldserve_in_flight\{[^}]*\} (\S+)$", text, re.MULTILINE)))

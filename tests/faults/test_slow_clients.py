@@ -119,7 +119,7 @@ def wait_for_files(stand: Standing, count: int) -> None:
 def num_waiting(stand: Standing) -> float:
     """What the metrics say of requests under way."""
     text = httpx.get(f"{stand.url}/metrics").text
-    return sum(float(value) for value in re.findall(r"^foldserve_waiting\{[^}]*\} (\S+)$", text, re.MULTILINE))
+    return sum(float(value) for value in re.findall(r"^foldserve_in_flight\{[^}]*\} (\S+)$", text, re.MULTILINE))
 
 
 # --- 12: they do not read --------------------------------------------------------------------------------------------
