@@ -5,10 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from benchmarks.dialects import MOSEC, PLAIN, V2, Dialect
+from benchmarks.dialects import MOSEC, OPEN_INFERENCE, OPEN_INFERENCE_RAW, PLAIN, TENSORFLOW, V2, Dialect
 from benchmarks.models import BuiltModel
 
 
@@ -66,24 +66,35 @@ MLSERVER, MOSEC_SERVER = _other("mlserver", V2), _other("mosec", MOSEC)
 FOLDSERVE = Peer(name="foldserve", command=partial(_service, ()))
 FOLDSERVE_ASGI = Peer(name="foldserve-asgi", command=partial(_service, ("--http", "asgi")))
 FOLDSERVE_TWO = Peer(name="foldserve-2", command=partial(_service, ("--workers", "2")), workers=2)
+# The same process, asked in another protocol. A floor's answers are as long as ours in its own dialect.
+FOLDSERVE_V2 = replace(FOLDSERVE, name="foldserve-v2", dialect=OPEN_INFERENCE)
+FOLDSERVE_TENSORFLOW = replace(FOLDSERVE, name="foldserve-tensorflow", dialect=TENSORFLOW)
+FLOOR_RAW = replace(FLOOR, name="floor-raw", dialect=OPEN_INFERENCE_RAW)
+FOLDSERVE_RAW = replace(FOLDSERVE, name="foldserve-raw", dialect=OPEN_INFERENCE_RAW)
+IN_OTHER_PROTOCOLS = (FOLDSERVE_V2, FOLDSERVE_TENSORFLOW, FLOOR_RAW, FOLDSERVE_RAW)
 
 # In the order of the tables.
 EVERYONE = (
     *(FLOOR, FLOOR_ZTTP, TUTORIAL, TUTORIAL_ONE_THREAD, LITSERVE, BENTOML, MLSERVER, MOSEC_SERVER),
-    *(FOLDSERVE_TWO, FOLDSERVE_ASGI, FOLDSERVE),
+    *(FOLDSERVE_TWO, FOLDSERVE_ASGI, FOLDSERVE, *IN_OTHER_PROTOCOLS),
 )
 RANK = {peer.name: place for place, peer in enumerate(EVERYONE)}
+# Whose floor reads bytes; JSON of the same length has the same floor, whatever it says.
+HAVE_RAW_FLOOR = frozenset({FLOOR_RAW.name, FOLDSERVE_RAW.name})
 OTHERS = (LITSERVE, BENTOML, MLSERVER, MOSEC_SERVER)
 # Beside whom everything is measured, and who is asked at a pace too.
 ALWAYS = (FLOOR, TUTORIAL, FOLDSERVE)
 
 
 def cast(*, with_peers: bool) -> tuple[Peer, ...]:
-    """Who takes part: beside other model servers, or with the variants of ours and of the floor and the tutorial."""
+    """Who takes part: beside other model servers, or with the variants of ours and of the floor and the tutorial.
+
+    The variants are also the other protocols that ours speaks.
+    """
     if with_peers:
         return (FLOOR, TUTORIAL, *OTHERS, FOLDSERVE)
     asgi = (FOLDSERVE_ASGI,) if service_has("--http") else ()
-    return (FLOOR, FLOOR_ZTTP, TUTORIAL, TUTORIAL_ONE_THREAD, FOLDSERVE_TWO, *asgi, FOLDSERVE)
+    return (FLOOR, FLOOR_ZTTP, TUTORIAL, TUTORIAL_ONE_THREAD, FOLDSERVE_TWO, *asgi, FOLDSERVE, *IN_OTHER_PROTOCOLS)
 
 
 def service_has(option: str) -> bool:

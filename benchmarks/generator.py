@@ -28,6 +28,9 @@ import numpy as np
 import uvloop
 from numpy.typing import NDArray
 
+from benchmarks.body_file import read_bodies
+from benchmarks.dialects import JSON, Headers
+
 Arrivals = Literal["even", "poisson"]
 Seconds = NDArray[np.float64]
 
@@ -36,7 +39,7 @@ CLOCK = time.perf_counter
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """One window to measure: `rate` requests a second, over so many connections; `bodies` is a file, one a line."""
+    """One window to measure: `rate` requests a second, over so many connections; `bodies` is a file (`body_file`)."""
 
     url: str
     bodies: str
@@ -45,6 +48,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     arrivals: Arrivals
     seed: int
+    headers: Headers = JSON
 
 
 class Paced(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,11 +72,12 @@ def draw_schedule(rate: float, seconds: float, arrivals: Arrivals, seed: int) ->
     return np.cumsum(np.random.default_rng(seed).exponential(1 / rate, count))
 
 
-def format_requests(url: str, bodies: str) -> list[bytes]:
-    """Write the requests as they go over the wire, one for each line of the file."""
+def format_requests(url: str, headers: Headers, bodies: Sequence[bytes]) -> list[bytes]:
+    """Write the requests as they go over the wire."""
     parts = urlsplit(url)
-    head = f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\nContent-Length: "
-    return [f"{head}{len(body)}\r\n\r\n".encode() + body for body in Path(bodies).read_bytes().splitlines()]
+    lines = [f"POST {parts.path} HTTP/1.1", f"Host: {parts.netloc}", *(f"{name}: {value}" for name, value in headers)]
+    head = "\r\n".join([*lines, "Content-Length: "])
+    return [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
 
 
 class Connection(asyncio.Protocol):
@@ -201,7 +206,7 @@ def _percentiles(seconds: Seconds, *ranks: float) -> list[float]:
 async def measure(order: Order) -> Paced:
     """Open the connections, let each answer once, follow the schedule."""
     schedule = draw_schedule(order.rate, order.seconds, order.arrivals, order.seed)
-    window = Window(format_requests(order.url, order.bodies), schedule)
+    window = Window(format_requests(order.url, order.headers, read_bodies(Path(order.bodies))), schedule)
     parts, loop = urlsplit(order.url), asyncio.get_running_loop()
     opened = [
         await loop.create_connection(lambda: Connection(window), parts.hostname or "", parts.port or 80)

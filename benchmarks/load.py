@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.cores import on_cores
+from benchmarks.dialects import JSON, Headers
 from benchmarks.errors import LoadFailed, ToolMissing
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
@@ -44,16 +45,25 @@ def find_wrk() -> str:
     return wrk
 
 
-def apply_load(
-    url: str, bodies: Path, *, connections: int, seconds: int, cores: frozenset[int] | None = None
+def apply_load(  # noqa: PLR0913 - wrk has as many options
+    url: str,
+    bodies: Path,
+    *,
+    connections: int,
+    seconds: int,
+    headers: Headers = JSON,
+    cores: frozenset[int] | None = None,
 ) -> Measured:
     """Let wrk post the bodies over so many keep-alive connections, each with one request on its way at a time.
+
+    `bodies` is a file as `body_file` writes it.
 
     Raises:
         ToolMissing: there is no wrk.
         LoadFailed: wrk failed, or an answer was missing, late or not a success.
     """
     command = [find_wrk(), "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(SCRIPT), url, "--", str(bodies)]
+    command += [f"{name}: {value}" for name, value in headers]
     with on_cores(cores):
         finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks import steps
+from benchmarks import protocols, steps
 from benchmarks.goals import goals
 from benchmarks.models import Shape
 from benchmarks.report import (
@@ -16,6 +16,7 @@ from benchmarks.report import (
     cost_cells,
     describe_shape,
     headlines,
+    main_rows,
     noise,
     paced_cells,
 )
@@ -43,6 +44,13 @@ ONNX Runtime's defaults; by these ONNX Runtime binds a spinning thread to every 
 too, the same on one thread. `foldserve-asgi` is the service with `--http asgi`. `foldserve-2` has two workers on two
 cores; on a computer of two cores these are all, and the load takes its share of them."""
 
+PROTOCOLS_METHOD = """\
+`foldserve-v2`, `-tensorflow` and `-raw` are the service asked in other protocols, each a process of its own: a tensor
+in the Open Inference Protocol's JSON, a row in TensorFlow Serving's, and an instance's float32 as they are
+(`Inference-Header-Content-Length: 0`), which bytes answer. Their answers hold all outputs, those of `/predict` the
+label and the scores. `floor-raw` is the floor that reads those bytes and answers as many as `foldserve-raw`, whose
+`× floor` is to it; the others' is to `floor`, which reads the body of `/predict`."""
+
 PEERS_METHOD = """\
 Each model server runs in an environment of its own (`benchmarks/peers/requirements-*.txt`) and serves the same ONNX
 file as its documentation shows, with one worker; what was chosen in its favour stands at the head of its file in
@@ -67,12 +75,14 @@ def render(report: Report) -> str:
 
 def _sections(report: Report) -> Iterator[str]:
     yield "# Serving, measured" if report.steps else "# Serving beside other model servers, measured"
-    yield "\n".join(f"* {line}" for line in headlines(report))
+    yield "\n".join(f"* {line}" for line in (*headlines(report), *protocols.headlines(report)))
     yield _goals(report)
     yield f"{report.date}, by `{report.command}`. {noise(report)}"
     yield table(("machine", ""), list(report.machine.items()), left=frozenset({0, 1}))
     yield METHOD
     yield OURS_METHOD if report.steps else PEERS_METHOD
+    if protocols.are_in(report):
+        yield PROTOCOLS_METHOD
     for shape in report.shapes:
         yield from _shape(report, shape)
     if report.startup is not None:
@@ -96,13 +106,16 @@ def _goals(report: Report) -> str:
 def _shape(report: Report, shape: Shape) -> Iterator[str]:
     yield f"## {shape.name}"
     yield describe_shape(report, shape)
-    rows = [tuple(cells(row)) for row in report.rows if row.model == shape.name]
-    yield table(COLUMNS, rows, left=frozenset({COLUMNS.index("server")}))
+    yield table(COLUMNS, [cells(row) for row in main_rows(report, shape)], left=frozenset({COLUMNS.index("server")}))
     paced = [tuple(paced_cells(row)) for row in report.paced_rows if row.model == shape.name]
     if paced:
         yield "At half the saturating rate, open loop:"
         yield table(PACED_COLUMNS, paced, left=frozenset({0, 1}))
     yield table(SERVER_COLUMNS, [tuple(cost_cells(cost)) for cost in report.costs if cost.model == shape.name])
+    if protocols.are_in(report):
+        yield "In other protocols:"
+        place_of_server = protocols.COLUMNS.index("server")
+        yield table(protocols.COLUMNS, protocols.rows(report, shape), left=frozenset({place_of_server}))
 
 
 def _folding(report: Report) -> str:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.cast import FOLDSERVE
+from benchmarks.cast import FOLDSERVE, IN_OTHER_PROTOCOLS
 from benchmarks.folding import FoldingGain
 from benchmarks.models import Shape
 from benchmarks.startup import StartUp
@@ -29,18 +29,24 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
-    """Everything that is told about a run. `body_bytes` and `answer_bytes` are by the shape's name.
+class Lengths:
+    """How long what goes over the wire is, in bytes: the medians of a server's requests' bodies and of its answers'."""
 
-    A run beside other model servers has no folding, start-up and steps.
-    """
+    model: str
+    peer: str
+    body_bytes: int
+    answer_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything that is told about a run. A run beside other model servers has no folding, start-up and steps."""
 
     date: str
     command: str
     machine: dict[str, str]
     shapes: tuple[Shape, ...]
-    body_bytes: dict[str, int]
-    answer_bytes: dict[str, int]
+    lengths: tuple[Lengths, ...]
     windows: tuple[Window, ...]
     paced_windows: tuple[PacedWindow, ...]
     costs: tuple[Cost, ...]
@@ -61,18 +67,29 @@ class Report:
 
 def describe_shape(report: Report, shape: Shape) -> str:
     """One line: the network, and what goes over the wire."""
+    plain = next(one for one in report.lengths if (one.model, one.peer) == (shape.name, FOLDSERVE.name))
     return (
         f"{shape.name}: {shape.num_values} floats, {shape.describe()}. "
-        f"Bodies of {report.body_bytes[shape.name]} bytes, answers of {report.answer_bytes[shape.name]}."
+        f"Bodies of {plain.body_bytes} bytes, answers of {plain.answer_bytes}."
     )
 
 
 def headlines(report: Report) -> list[str]:
     """One sentence for each shape: foldserve under the connections that the project states its aim for, 16 if any."""
-    own = [row for row in report.rows if row.peer == FOLDSERVE.name]
-    connections = {row.connections for row in own}
-    chosen = 16 if 16 in connections else max(connections)
-    return [_headline(row) for row in own if row.connections == chosen]
+    chosen = usual_connections(report)
+    return [_headline(row) for row in report.rows if (row.peer, row.connections) == (FOLDSERVE.name, chosen)]
+
+
+def usual_connections(report: Report) -> int:
+    """The number of connections that a sentence is about: 16, or the largest where that was not measured."""
+    connections = {window.connections for window in report.windows}
+    return 16 if 16 in connections else max(connections)
+
+
+def main_rows(report: Report, shape: Shape) -> list[Row]:
+    """The rows of one shape's main table: all but those in other protocols."""
+    others = {peer.name for peer in IN_OTHER_PROTOCOLS}
+    return [row for row in report.rows if row.model == shape.name and row.peer not in others]
 
 
 def noise(report: Report) -> str:

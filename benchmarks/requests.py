@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from benchmarks.body_file import write_bodies
 from benchmarks.dialects import PLAIN, Dialect
 from benchmarks.models import BuiltModel, random_instances
 
@@ -31,9 +32,8 @@ class Requests:
         return int(np.median([len(body) for body in self.bodies]))
 
     def write(self, path: Path) -> Path:
-        """Write the bodies for wrk and for the generator, one a line."""
-        path.write_bytes(b"\n".join(self.bodies) + b"\n")
-        return path
+        """Write the bodies for wrk and for the generator."""
+        return write_bodies(path, self.bodies)
 
 
 def make_requests(built: BuiltModel, count: int = NUM_REQUESTS, *, dialect: Dialect = PLAIN) -> Requests:

@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks.cast import Peer, Stage
 from benchmarks.cores import on_cores, server_cores
+from benchmarks.dialects import Answer, Headers
 from benchmarks.environments import python_of
 from benchmarks.errors import PeerFailed, WrongAnswer
 from benchmarks.models import BuiltModel
@@ -25,7 +26,6 @@ from benchmarks.requests import Requests
 
 START_SECONDS = 60
 POLL_SECONDS = 0.002
-HEADERS = {"content-type": "application/json"}
 # Scores are a float32 softmax between 0 and 1: the same arithmetic on another number of threads may end a few units in
 # the last place apart, a wrong model is off by percents.
 TOLERANCE = 1e-6
@@ -48,16 +48,16 @@ def running(peer: Peer, built: BuiltModel, first: bytes, *, answer_bytes: int = 
     Raises:
         PeerFailed: it ended, or did not answer in time; says what it wrote last.
     """
-    stage = Stage(built, _free_port(), answer_bytes)
+    stage, path = Stage(built, _free_port(), answer_bytes), peer.dialect.path_of(built.shape.name)
     command = [python_of(peer.environment), "-m", *peer.command(stage)]
     with tempfile.TemporaryFile("w+") as output:
         start = time.perf_counter()
         with on_cores(server_cores(peer.workers)):
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         try:
-            _wait_for_answer(peer, process, stage.port, first, output)
+            _wait_for_answer(peer, process, (stage.port, path), first, output)
             seconds = time.perf_counter() - start
-            yield Server(peer, process.pid, f"http://127.0.0.1:{stage.port}{peer.dialect.path}", seconds)
+            yield Server(peer, process.pid, f"http://127.0.0.1:{stage.port}{path}", seconds)
         finally:
             stop(family(process.pid))
             process.wait()
@@ -81,7 +81,7 @@ def check_answers(server: Server, requests: Requests, *, answer_bytes: int = 0) 
             if server.peer.is_floor:
                 _check_length(server, response, answer_bytes)
             else:
-                _check_prediction(server, number, response.json(), scores)
+                _check_prediction(server, number, Answer(response.content, response.headers), scores)
 
 
 def _free_port() -> int:
@@ -90,9 +90,11 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _wait_for_answer(peer: Peer, process: subprocess.Popen[bytes], port: int, first: bytes, output: IO[str]) -> None:
+def _wait_for_answer(
+    peer: Peer, process: subprocess.Popen[bytes], place: tuple[int, str], first: bytes, output: IO[str]
+) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while not _answers(port, peer.dialect.path, first):
+    while not _answers(*place, first, peer.dialect.headers):
         ended = process.poll() is not None
         if ended or time.monotonic() > deadline:
             output.seek(0)
@@ -101,10 +103,10 @@ def _wait_for_answer(peer: Peer, process: subprocess.Popen[bytes], port: int, fi
         time.sleep(POLL_SECONDS)
 
 
-def _answers(port: int, path: str, body: bytes) -> bool:
+def _answers(port: int, path: str, body: bytes, headers: Headers) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
     try:
-        connection.request("POST", path, body, HEADERS)
+        connection.request("POST", path, body, dict(headers))
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False
@@ -114,7 +116,7 @@ def _answers(port: int, path: str, body: bytes) -> bool:
 
 def _post(client: httpx.Client, server: Server, body: bytes) -> httpx.Response:
     try:
-        response = client.post(server.url, content=body, headers=HEADERS)
+        response = client.post(server.url, content=body, headers=dict(server.peer.dialect.headers))
     except httpx.HTTPError as err:
         raise PeerFailed(f"{server.peer.name} went away: {err}") from err
     if response.status_code != 200:
@@ -127,12 +129,12 @@ def _check_length(server: Server, response: httpx.Response, answer_bytes: int) -
         raise WrongAnswer(f"{server.peer.name}: expected {answer_bytes} bytes, got {len(response.content)}")
 
 
-def _check_prediction(server: Server, number: int, answer: Any, expected: Any) -> None:
+def _check_prediction(server: Server, number: int, answer: Answer, expected: Any) -> None:
     where = f"{server.peer.name}, request {number}"
     try:
         found = server.peer.dialect.read(answer)
-    except (KeyError, TypeError, AttributeError) as err:
-        raise WrongAnswer(f"{where}: expected a prediction, got {str(answer)[:200]}") from err
+    except (LookupError, TypeError, AttributeError, ValueError) as err:
+        raise WrongAnswer(f"{where}: expected a prediction, got {answer.body[:200]!r}") from err
     if found.label not in {None, str(int(expected.argmax()))}:
         raise WrongAnswer(f"{where}: expected label {expected.argmax()}, got {found.label!r}")
     if found.scores.shape != expected.shape or not np.abs(found.scores - expected).max() <= TOLERANCE:

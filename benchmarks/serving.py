@@ -23,8 +23,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.cast import FOLDSERVE, Peer, cast
+from benchmarks.cast import FOLDSERVE, IN_OTHER_PROTOCOLS, Peer, cast
 from benchmarks.cores import load_cores, on_cores, server_cores
+from benchmarks.dialects import Dialect
 from benchmarks.environments import prepare
 from benchmarks.errors import BenchmarkError
 from benchmarks.folding import FoldingGain, measure_folding
@@ -35,8 +36,8 @@ from benchmarks.markdown import render
 from benchmarks.models import SHAPES, BuiltModel, Shape, build_model
 from benchmarks.paced import apply_pace
 from benchmarks.processes import family, memory_bytes
-from benchmarks.report import Cost, Report
-from benchmarks.requests import make_requests
+from benchmarks.report import Cost, Lengths, Report
+from benchmarks.requests import Requests, make_requests
 from benchmarks.rounds import Inside, PacedSlot, Plan, Slot, slots
 from benchmarks.servers import Server, answer_length, check_answers, running
 from benchmarks.startup import measure_startup
@@ -57,8 +58,7 @@ class Scene:
     built: BuiltModel
     servers: dict[str, Server]
     bodies: dict[str, Path]
-    body_bytes: int
-    answer_bytes: int
+    lengths: tuple[Lengths, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +68,7 @@ class Found:
     windows: tuple[Window, ...]
     paced: tuple[PacedWindow, ...]
     costs: tuple[Cost, ...]
-    body_bytes: int
-    answer_bytes: int
+    lengths: tuple[Lengths, ...]
 
 
 def run_benchmark(plan: Plan, shapes: tuple[Shape, ...], console: Console) -> Report:
@@ -95,8 +94,7 @@ def run_benchmark(plan: Plan, shapes: tuple[Shape, ...], console: Console) -> Re
             command=shlex.join(["python", "-m", "benchmarks.serving", *sys.argv[1:]]),
             machine=describe_machine(environments),
             shapes=shapes,
-            body_bytes={name: each.body_bytes for name, each in found.items()},
-            answer_bytes={name: each.answer_bytes for name, each in found.items()},
+            lengths=tuple(lengths for each in found.values() for lengths in each.lengths),
             windows=tuple(window for each in found.values() for window in each.windows),
             paced_windows=tuple(window for each in found.values() for window in each.paced),
             costs=tuple(cost for each in found.values() for cost in each.costs),
@@ -132,34 +130,42 @@ def _run_scene(built: BuiltModel, plan: Plan, folder: Path, advance: Callable[[]
         return Found(
             windows=tuple(window for window in windows if window.round > 0),
             paced=tuple(paced),
-            costs=tuple(_cost(scene, server) for server in scene.servers.values()),
-            body_bytes=scene.body_bytes,
-            answer_bytes=scene.answer_bytes,
+            costs=tuple(
+                _cost(scene, scene.servers[peer.name]) for peer in plan.peers if peer not in IN_OTHER_PROTOCOLS
+            ),
+            lengths=scene.lengths,
         )
 
 
 @contextmanager
 def _scene(built: BuiltModel, peers: tuple[Peer, ...], folder: Path) -> Iterator[Scene]:
-    """The service is started first: a floor answers as many bytes as it does."""
+    """The floors are started last: they answer as many bytes as the service does in their dialect."""
     requests = {peer.name: make_requests(built, dialect=peer.dialect) for peer in peers}
-    plain = requests[FOLDSERVE.name]
     servers: dict[str, Server] = {}
-    answer_bytes = 0
+    answer_bytes: dict[Dialect, int] = {}
     with ExitStack() as stack:
-        for peer in (FOLDSERVE, *(peer for peer in peers if peer != FOLDSERVE)):
-            asked = requests[peer.name]
-            server = stack.enter_context(running(peer, built, asked.bodies[0], answer_bytes=answer_bytes))
-            answer_bytes = answer_bytes or answer_length(server, asked)
-            check_answers(server, asked, answer_bytes=answer_bytes)
-            servers[peer.name] = server
-        bodies = {name: each.write(folder / f"{built.shape.name}-{name}.txt") for name, each in requests.items()}
+        for peer in sorted(peers, key=_place_in_start):
+            asked, wanted = requests[peer.name], answer_bytes.get(peer.dialect, 0)
+            servers[peer.name] = server = stack.enter_context(
+                running(peer, built, asked.bodies[0], answer_bytes=wanted)
+            )
+            answer_bytes[peer.dialect] = wanted or answer_length(server, asked)
+            check_answers(server, asked, answer_bytes=wanted)
         yield Scene(
             built=built,
-            servers={peer.name: servers[peer.name] for peer in peers},
-            bodies=bodies,
-            body_bytes=plain.median_bytes,
-            answer_bytes=answer_bytes,
+            servers=servers,
+            bodies={name: each.write(folder / f"{built.shape.name}-{name}.hex") for name, each in requests.items()},
+            lengths=tuple(_lengths(built, peer, requests[peer.name], answer_bytes[peer.dialect]) for peer in peers),
         )
+
+
+def _place_in_start(peer: Peer) -> tuple[bool, bool]:
+    """Ours come before others that speak the same: it is their answers' length that a floor has to know."""
+    return (peer.is_floor, peer != FOLDSERVE)
+
+
+def _lengths(built: BuiltModel, peer: Peer, requests: Requests, answer_bytes: int) -> Lengths:
+    return Lengths(model=built.shape.name, peer=peer.name, body_bytes=requests.median_bytes, answer_bytes=answer_bytes)
 
 
 def _measure(scene: Scene, slot: Slot, seconds: int) -> Window:
@@ -170,6 +176,7 @@ def _measure(scene: Scene, slot: Slot, seconds: int) -> Window:
         scene.bodies[slot.peer.name],
         connections=slot.connections,
         seconds=seconds,
+        headers=slot.peer.dialect.headers,
         cores=load_cores(slot.peer.workers),
     )
     return Window(
@@ -197,6 +204,7 @@ def _measure_paced(scene: Scene, slot: PacedSlot, plan: Plan, saturating: float)
         seconds=plan.seconds,
         arrivals=slot.arrivals,
         seed=slot.round,
+        headers=slot.peer.dialect.headers,
     )
     return PacedWindow(
         model=scene.built.shape.name,

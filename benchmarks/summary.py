@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.cast import FLOOR, RANK, TUTORIAL
+from benchmarks.cast import FLOOR, FLOOR_RAW, FOLDSERVE, HAVE_RAW_FLOOR, RANK, TUTORIAL
 from benchmarks.generator import Arrivals, Paced
 from benchmarks.load import Measured
 from benchmarks.paced import kept_pace
@@ -45,7 +45,8 @@ class PacedWindow:
 class Row:
     """One peer under so many connections: medians over rounds; times in µs; `spread` is (max − min)/median of req/s.
 
-    `cpu` is what the server's processes used for a request; `p50_to_floor` is of latencies, the other ratios of req/s.
+    `cpu` is what the server's processes used for a request; `p50_to_floor` is of latencies, the other ratios of req/s;
+    `to_predict` is to our own `/predict`.
     """
 
     model: str
@@ -58,6 +59,7 @@ class Row:
     cpu: float
     to_floor: float
     to_tutorial: float
+    to_predict: float
     p50_to_floor: float
 
 
@@ -110,7 +112,7 @@ def _rows(windows: Sequence[Window]) -> list[Row]:
 
 def _row(own: list[Window], by_peer: dict[str, list[Window]]) -> Row:
     rates = [_rate(window) for window in own]
-    floor, tutorial = by_peer[FLOOR.name], by_peer[TUTORIAL.name]
+    floor = by_peer[FLOOR_RAW.name if own[0].peer in HAVE_RAW_FLOOR else FLOOR.name]
     return Row(
         model=own[0].model,
         connections=own[0].connections,
@@ -121,7 +123,8 @@ def _row(own: list[Window], by_peer: dict[str, list[Window]]) -> Row:
         p99=statistics.median(window.measured.p99 for window in own),
         cpu=statistics.median(window.usage.server / window.measured.requests * 1e6 for window in own),
         to_floor=_ratio(own, floor, _rate),
-        to_tutorial=_ratio(own, tutorial, _rate),
+        to_tutorial=_ratio(own, by_peer[TUTORIAL.name], _rate),
+        to_predict=_ratio(own, by_peer[FOLDSERVE.name], _rate),
         p50_to_floor=_ratio(own, floor, lambda window: window.measured.p50),
     )
 

@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import steps
+from benchmarks import protocols, steps
 from benchmarks.goals import Goal, goals
 from benchmarks.models import Shape
 from benchmarks.report import (
@@ -20,6 +20,7 @@ from benchmarks.report import (
     cost_cells,
     describe_shape,
     headlines,
+    main_rows,
     noise,
     paced_cells,
 )
@@ -36,10 +37,13 @@ def show(report: Report, console: Console) -> None:
         console.print(_closed(report, shape))
         console.print(_table(PACED_COLUMNS, [paced_cells(row) for row in report.paced_rows if row.model == shape.name]))
         console.print(_table(SERVER_COLUMNS, [cost_cells(cost) for cost in report.costs if cost.model == shape.name]))
+        if protocols.are_in(report):
+            console.print(_table(protocols.COLUMNS, protocols.rows(report, shape), "In other protocols"))
     for each in report.steps:
         console.print(_table(steps.COLUMNS, steps.rows(each), each.model))
     startup = describe_startup(report.startup) if report.startup is not None else []
-    for line in (*startup, *map(str, report.folding), noise(report), *headlines(report), *map(_say, goals(report))):
+    sentences = (noise(report), *headlines(report), *protocols.headlines(report), *map(_say, goals(report)))
+    for line in (*startup, *map(str, report.folding), *sentences):
         console.print(line, highlight=False)
 
 
@@ -48,7 +52,7 @@ def _say(goal: Goal) -> str:
 
 
 def _closed(report: Report, shape: Shape) -> Table:
-    rows = [row for row in report.rows if row.model == shape.name]
+    rows = main_rows(report, shape)
     table = _table(COLUMNS, [], describe_shape(report, shape))
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         ends = following is not None and following.connections != row.connections

@@ -1,12 +1,20 @@
 -- Posts the bodies of a file in turn, and writes what was measured as one line of JSON: the last line of wrk's output.
--- wrk -s wrk.lua http://… -- bodies.txt          (a body a line)
+-- wrk -s wrk.lua http://… -- bodies.hex 'Content-Type: application/json' …          (body_file.py says what is in a file)
 
 local requests, next_request = {}, 0
 
+local function read_digits(line)
+  return (line:gsub("%x%x", function(digits) return string.char(tonumber(digits, 16)) end))
+end
+
 function init(args)
-  local headers = { ["Content-Type"] = "application/json" }
-  for body in io.lines(args[1]) do
-    requests[#requests + 1] = wrk.format("POST", nil, headers, body)
+  local headers = {}
+  for place = 2, #args do
+    local name, value = args[place]:match("^(.-): (.*)$")
+    headers[name] = value
+  end
+  for line in io.lines(args[1]) do
+    requests[#requests + 1] = wrk.format("POST", nil, headers, read_digits(line))
   end
 end
 

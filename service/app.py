@@ -33,7 +33,7 @@ from service.protocols.directory import Directory, Served, Table
 from service.protocols.dressing import dress
 from service.protocols.hot_path import read_headers, send_answer, serve
 from service.protocols.http_errors import answer_error
-from service.protocols.lane import Lane
+from service.protocols.lane import Journal, Lane
 from service.protocols.paths import OWN, Protocols
 from service.protocols.predict import encode_request
 from service.protocols.probes import answer_probe
@@ -76,6 +76,7 @@ class App:
         self.rest: ASGIApp = dress(self._answer_rest, self.metrics.refusals)
         self.tail = _create_tail(settings)
         self.grpc_port: int | None = None  # where it listens, once it does
+        self.journal: Journal | None = None  # whoever runs the app opens it
         self.stop: Callable[[], None] = lambda: None  # whoever runs the app says how it is ended
         self._shared = shared
         self._vertex = settings.vertex()
@@ -249,6 +250,7 @@ class App:
                 reader=self._reader,
                 metrics=recorder,
                 max_body_bytes=self.settings.max_body_bytes,
+                journal=self.journal,
             )
             for protocol, contract in create_contracts(model, grpc=self.settings.grpc_port is not None).items()
         }

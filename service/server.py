@@ -22,6 +22,7 @@ from service.app import App, create_app
 from service.complaints import complain
 from service.connection import Limits, connections
 from service.errors import SettingsInvalid
+from service.journal.opening import open_journal
 from service.settings import Settings
 
 EXIT_FAILURE = 1
@@ -40,9 +41,14 @@ def serve(
     """
     try:
         app = create_app(settings, shared)
+        with open_journal(settings) as app.journal:
+            return _run(app, listener, on_ready)
     except SettingsInvalid as err:
         complain(str(err))
         return EXIT_FAILURE
+
+
+def _run(app: App, listener: socket.socket, on_ready: Callable[[], None] | None) -> int:
     _leave_start_failures_to_us(app)
     server = _Server(app, on_started=lambda: _tell(app, _url(listener), on_ready))
     # uvicorn raises the signal again when it has shut down: by then it has had its effect.

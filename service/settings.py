@@ -106,6 +106,18 @@ class Settings(BaseSettings):
     spin_microseconds: int = Field(default=200, ge=0, le=10_000)
     """after an answer, how long to stay awake for the next request, where that has paid; 0: never"""
 
+    log: Literal["text", "json", "off"] = "text"
+    """how the log is written, to stderr"""
+
+    log_sample: float = Field(default=0.0, ge=0.0, le=1.0)
+    """which share of the good requests gets a line; failures always do, up to some a second"""
+
+    traces: str | None = None
+    """the OTLP address of a collector for OpenTelemetry traces, such as http://localhost:4318/v1/traces"""
+
+    trace_sample: float = Field(default=0.01, ge=0.0, le=1.0)
+    """which share of the requests is traced, where the caller does not say"""
+
     drain_seconds: float = Field(default=0.0, ge=0.0, le=3600.0)
     """after SIGTERM, how long to go on answering while /health/ready already says no"""
 

@@ -9,7 +9,8 @@ import numpy as np
 from httpx import HTTPStatusError
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.protocol.infer_type import RequestedOutput
-from task import Array, Task, read_task, tell
+
+from tests.clients.task import Array, Task, read_task, tell
 
 
 async def main() -> None:

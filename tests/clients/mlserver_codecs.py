@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from mlserver.codecs import NumpyCodec, NumpyRequestCodec
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataModelResponse, MetadataServerResponse
-from task import Array, Task, read_task, tell
+
+from tests.clients.task import Array, Task, read_task, tell
 
 PATIENCE_SECONDS = 30
 

@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from task import Array, Task, read_task, tell
+
+from tests.clients.task import Array, Task, read_task, tell
 
 
 def main() -> None:
@@ -28,8 +29,8 @@ def infer(task: Task, *options: str) -> Array:
     with tempfile.TemporaryDirectory() as directory:
         asked, answered = Path(directory, "asked.jsonl"), Path(directory, "answered.jsonl")
         asked.write_text("".join(write(task, one) + "\n" for one in task.instances))
-        command = [Path(sys.executable).with_name("mlserver"), "infer", "--url", task.address, "--workers", "2"]
-        places = ["--model-name", task.model, "--input-data-path", asked, "--output-data-path", answered]
+        command = [str(Path(sys.executable).with_name("mlserver")), "infer", "--url", task.address, "--workers", "2"]
+        places = ["--model-name", task.model, "--input-data-path", str(asked), "--output-data-path", str(answered)]
         subprocess.run([*command, *places, *options], check=True, capture_output=True, timeout=60)
         lines = [json.loads(line) for line in answered.read_text().splitlines()]
     in_order = sorted(lines, key=lambda line: int(line["parameters"]["batch_index"]))

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import requests
-from task import Array, Task, read_task, tell
+
+from tests.clients.task import Array, Task, read_task, tell
 
 PATIENCE_SECONDS = 30
 JSON = "application/json"

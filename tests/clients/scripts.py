@@ -12,7 +12,7 @@ import pytest
 from tests.clients.environments import is_ready, python_of
 from tests.clients.task import Task, write_task
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parent.parent.parent
 PATIENCE_SECONDS = 120
 # The others run in our own environment.
 ENVIRONMENTS = {"kserve_rest": "kserve", "mlserver_codecs": "mlserver", "mlserver_infer": "mlserver"}
@@ -36,9 +36,9 @@ class Said:
 
 
 def _run(script: str, environment: str | None, task: Task) -> dict[str, Any]:
-    command = [python_of(environment), str(HERE / f"{script}.py")]
+    command = [python_of(environment), "-m", f"tests.clients.{script}"]
     finished = subprocess.run(
-        command, input=write_task(task), capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+        command, cwd=ROOT, input=write_task(task), capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
     )
     if finished.returncode:
         raise RuntimeError(f"{script} failed: {finished.stderr[-2000:]}")

@@ -6,7 +6,8 @@ import asyncio
 
 import numpy as np
 import tritonclient.http.aio as triton
-from task import Array, Task, read_task, tell
+
+from tests.clients.task import Array, Task, read_task, tell
 
 
 async def main() -> None:

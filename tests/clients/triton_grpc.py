@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton
-from task import Array, Task, read_task, tell
 from tritonclient.utils import InferenceServerException
+
+from tests.clients.task import Array, Task, read_task, tell
 
 
 def main() -> None:

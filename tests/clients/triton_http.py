@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import tritonclient.http as triton
-from task import Array, Task, read_task, tell
 from tritonclient.utils import InferenceServerException
+
+from tests.clients.task import Array, Task, read_task, tell
 
 
 def main() -> None:
@@ -68,7 +69,7 @@ def read(result: triton.InferResult, task: Task) -> Array:
     array = result.as_numpy(task.output)
     if array is None:
         raise RuntimeError(f"no output {task.output!r} in {result.get_response()}")
-    return array
+    return np.asarray(array)
 
 
 def look(client: triton.InferenceServerClient, task: Task) -> dict[str, Any]:

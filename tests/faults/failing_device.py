@@ -29,7 +29,7 @@ def plan_failing_run(*arguments: Any) -> Callable[[], None]:
     return fail_or_run
 
 
-service.buffers.plan_bound_run = plan_failing_run
+service.buffers.plan_bound_run = plan_failing_run  # type: ignore[assignment]
 
 if __name__ == "__main__":
     from service.__main__ import main

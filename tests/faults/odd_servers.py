@@ -5,8 +5,10 @@ Here stdout is no place to learn the address from, so the port is chosen before,
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -77,8 +79,9 @@ def odd_server(oddity: Oddity, *arguments: str) -> Iterator[OddServer]:
 def _stop(process: subprocess.Popen[bytes], oddity: Oddity) -> None:
     """Ask the server itself to end; what does not is killed, and that is a failure."""
     children = psutil.Process(process.pid).children() if oddity.forks and process.poll() is None else []
-    for one in children or [process]:
-        one.terminate()
+    for pid in [child.pid for child in children] or [process.pid]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
     try:
         process.wait(timeout=STOP_SECONDS)
     except subprocess.TimeoutExpired:

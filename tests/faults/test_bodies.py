@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tests.faults.protocols import ALL, OPEN_INFERENCE, OWN, TENSORFLOW, JsonProtocol, write_tensor
 from tests.faults.standing import Standing, check_alive_and_right
 from tests.faults.wire import Reply, ask
+from tests.service.exact_models import expected_bits
 
 ANSWER_SECONDS = (
     5.0  # of megabytes with mistakes in them, on a busy machine; that a small one takes 1 ms is `make bench`'s
@@ -270,7 +269,7 @@ def test_fault_07_a_good_binary_request_is_answered(stand: Standing) -> None:
     assert top["outputs"][0]["name"] == "scores"
     raw = ask(stand.url, INFER, stand.instance.tobytes(), *BINARY, "inference-header-content-length: 0")
     scores = raw.body[int(raw.headers["inference-header-content-length"]) :]
-    assert struct.unpack("<10f", scores) == tuple(np.float32(stand.model.oracle(stand.instance)))
+    assert scores == expected_bits(stand.model, stand.instance[None])
 
 
 @pytest.mark.parametrize("length", [-1, "x", "1.5", "1e2", "+5", 1 << 31, 1 << 64, "9" * 400, 10_000, 5, ""], ids=str)

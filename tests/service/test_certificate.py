@@ -203,7 +203,7 @@ def test_in_whatever_sizes_there_are_an_answer_is_the_one_alone(tmp_path: Path, 
     batches.prepare()
     for number in itertools.chain(range(1, batches.largest + 1), (1, batches.largest, 1)):
         instances = rng.normal(size=(number, 4)).astype(np.float32)
-        together = batches.compute([instance.tobytes() for instance in instances]).copy()
+        together = batches.compute([instance.tobytes() for instance in instances])[0].copy()
         for row, instance in zip(together, instances, strict=True):
             session.input[0] = instance
             session.run()

@@ -194,7 +194,7 @@ def open_on_gpu(tmp_path: Path, **options: Any) -> Session:
 def answers(session: Session, instances: Array) -> Array:
     batches = Batches(session, SIZES)
     batches.prepare()
-    found = [batches.compute([one.tobytes() for one in instances[:number]]).copy() for number in range(1, 33)]
+    found = [batches.compute([one.tobytes() for one in instances[:number]])[0].copy() for number in range(1, 33)]
     return np.concatenate(found)
 
 

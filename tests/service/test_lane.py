@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,19 @@ def rows(count: int) -> np.ndarray[Any, Any]:
     return np.random.default_rng(5).normal(size=(count, 4)).astype(np.float32)
 
 
+def watch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Note how many instances each run of a model takes."""
+    sizes: list[int] = []
+    compute = Batches.compute
+
+    def watch(self: Batches, packed: Sequence[bytes]) -> tuple[Any, ...]:
+        sizes.append(len(packed))
+        return compute(self, packed)
+
+    monkeypatch.setattr(Batches, "compute", watch)
+    return sizes
+
+
 # --- deadlines -------------------------------------------------------------------------------------------------------
 
 
@@ -101,7 +114,12 @@ def test_a_deadline_that_is_over_before_the_model_runs_is_504(
             contract = served.lanes[protocol].contract
             in_time = await ask(served, question)
             read = contract.try_read
-            monkeypatch.setattr(contract, "try_read", lambda asked: (time.sleep(0.01), read(asked))[1])
+
+            def read_slowly(asked: Question) -> Any:
+                time.sleep(0.01)
+                return read(asked)
+
+            monkeypatch.setattr(contract, "try_read", read_slowly)
             return in_time, await ask(served, question, protocol)
 
     _, late = asyncio.run(main())
@@ -191,9 +209,7 @@ def test_many_instances_are_computed_no_further_for_who_has_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "SLICE_SECONDS", 0.0)
-    sizes: list[int] = []
-    compute = Batches.compute
-    monkeypatch.setattr(Batches, "compute", lambda self, packed: (sizes.append(len(packed)), compute(self, packed))[1])
+    sizes = watch_sizes(monkeypatch)
 
     async def main() -> int:
         async with running(tmp_path) as served:

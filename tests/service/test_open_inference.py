@@ -640,7 +640,7 @@ def test_a_refusal_names_itself_and_keeps_other_statuses(served: Served) -> None
 
 @pytest.mark.parametrize("is_binary", [False, True])
 def test_tritons_client_is_understood_and_understands(served: Served, tiny: TinyModel, is_binary: bool) -> None:
-    from tritonclient.http import (  # type: ignore[import-untyped]
+    from tritonclient.http import (
         InferenceServerClient,
         InferInput,
         InferRequestedOutput,

@@ -27,7 +27,7 @@ from model_export.tolerances import TOLERANCES
 from service.bundle import Bundle, Precision, PrecisionReport, read_bundle
 from service.device import why_no_cuda
 from service.predictor import open_predictor
-from service.repository import Opening, open_repository
+from service.repository import Opening, find_places, open_place
 from service.runtime import ort, serving_options
 from tests.model_export.runs import DIGITS, small_run
 from tests.service.running_server import RunningServer, running_server
@@ -80,7 +80,8 @@ def test_a_lowered_bundle_reads_back_and_passes_its_self_check(
 ) -> None:
     bundle = bundles[precision]
     assert read_bundle(bundle.directory) == bundle
-    served = open_repository(bundle.directory, Opening(device="cpu")).models[precision]
+    (place,) = find_places(bundle.directory).places[precision]
+    served = open_place(place, Opening(device="cpu"), bundle.directory)
     assert served.self_check.num_examples == len(bundle.examples) == 16
     assert 0 < served.self_check.max_differences["scores"] <= TOLERANCES[precision].scores
 
