@@ -13,11 +13,14 @@ RUN python -m venv --without-pip /venv
 # Without service/ this is foldserve's name, version and dependencies: they change rarely.
 COPY LICENSE constraints.txt pyproject.toml ./
 
+# More of pyproject.toml's extras, such as --build-arg EXTRAS=,grpc,otel
+ARG EXTRAS=
+
 FROM build AS build-cpu
-RUN pip --python /venv/bin/python install --no-cache-dir --constraint constraints.txt '.[cpu]'
+RUN pip --python /venv/bin/python install --no-cache-dir --constraint constraints.txt ".[cpu${EXTRAS}]"
 
 FROM build AS build-gpu
-RUN pip --python /venv/bin/python install --no-cache-dir --constraint constraints.txt '.[gpu]'
+RUN pip --python /venv/bin/python install --no-cache-dir --constraint constraints.txt ".[gpu${EXTRAS}]"
 
 FROM build AS code
 COPY service /app/service

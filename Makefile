@@ -16,7 +16,7 @@ IN_PARALLEL = -n auto --maxprocesses 4 --dist loadfile
 NETWORKS = $(VENV)/.installed-networks
 PEERS = $(VENV)/.installed-peers
 
-.PHONY: demo serve test lint format test-slow test-service bench bench-peers bench-exact bench-fold bench-bank bench-gpu bench-precision image install clean
+.PHONY: demo serve test lint format test-slow test-service bench bench-peers bench-exact bench-fold bench-bank bench-gpu bench-precision soak clients audit image install clean
 
 demo: $(INSTALLED)  ## train, freeze, export, fold, verify, serve and predict, on scikit-learn's digits
 	@$(BIN)/python -m model_export demo
@@ -32,6 +32,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/python -m pip check
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
@@ -67,6 +68,16 @@ bench: $(INSTALLED)  ## requests a second and latency, beside a no-op server and
 
 bench-peers: $(INSTALLED)  ## the same beside LitServe, BentoML, MLServer and mosec, each in .venv-peers/ (needs wrk)
 	$(BIN)/python -m benchmarks.serving --peers --seconds 4
+
+soak: $(INSTALLED)  ## minutes of load on several protocols, with reloads: memory, failed requests
+	$(BIN)/python -m benchmarks.soak
+
+clients: $(INSTALLED)  ## KServe's and MLServer's clients, each in an environment of its own, for their tests
+	$(BIN)/python -m tests.clients.environments
+
+audit: $(INSTALLED)  ## known vulnerabilities of the pinned packages; needs a network, so it is no part of `make test`
+	$(PIP_INSTALL) pip-audit
+	$(BIN)/python -m pip_audit --requirement constraints.txt --no-deps --disable-pip
 
 image:  ## the slim CPU image; `make image TARGET=gpu` for the other
 	docker build --target $(or $(TARGET),cpu) --tag foldserve:$(or $(TARGET),cpu) .

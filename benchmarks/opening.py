@@ -24,8 +24,9 @@ class Watch:
 def time_steps(bundle_path: str) -> dict[str, float]:
     """Do what the service does from its start until it is ready, and time the parts."""
     watch = Watch()
-    import service.__main__
     import service.app
+    import service.server
+    import service.workers
 
     watch.note("import")
     settings = service.settings.read_settings(["--models", bundle_path, "--device", "cpu"])

@@ -19,9 +19,7 @@ def are_in(report: Report) -> bool:
 
 
 def rows(report: Report, shape: Shape) -> list[Sequence[str]]:
-    """One shape's table, in the order of `COLUMNS`; our own protocol comes first. Empty where no other was measured."""
-    if not are_in(report):
-        return []
+    """One shape's table, in the order of `COLUMNS`; our own protocol comes first."""
     names = {peer.name for peer in (FOLDSERVE, *IN_OTHER_PROTOCOLS)}
     lengths = {one.peer: one for one in report.lengths if one.model == shape.name}
     own = [row for row in report.rows if row.model == shape.name and row.peer in names]
@@ -29,10 +27,8 @@ def rows(report: Report, shape: Shape) -> list[Sequence[str]]:
 
 
 def headlines(report: Report) -> list[str]:
-    """One sentence for each shape: what the others reach beside `/predict`, within the rounds."""
-    if not are_in(report):
-        return []
-    return [_headline(report, shape) for shape in report.shapes]
+    """One sentence for each shape: what the others reach beside `/predict`, within the rounds. None where none ran."""
+    return [_headline(report, shape) for shape in report.shapes] if are_in(report) else []
 
 
 def _cells(row: Row, lengths: Lengths) -> Sequence[str]:

@@ -2,6 +2,7 @@
 
 `python -m benchmarks.serving [--quick] [--peers] [--rounds 3] [--seconds 2] [--connections 1,16,64] [--out FILE]`
 
+The service is asked by `/predict`, and beside it in the other protocols that it speaks, which have a table of their own.
 With `--peers` (`make bench-peers`) it runs beside LitServe, BentoML, MLServer and mosec. Each kind's result goes to one
 file that the next run overwrites: a number in the README has one place that it comes from, and git remembers the older
 ones. `--quick` only shows that everything works, so it writes nothing unless it is told where.
@@ -130,9 +131,7 @@ def _run_scene(built: BuiltModel, plan: Plan, folder: Path, advance: Callable[[]
         return Found(
             windows=tuple(window for window in windows if window.round > 0),
             paced=tuple(paced),
-            costs=tuple(
-                _cost(scene, scene.servers[peer.name]) for peer in plan.peers if peer not in IN_OTHER_PROTOCOLS
-            ),
+            costs=tuple(_cost(scene, peer) for peer in plan.peers if peer not in IN_OTHER_PROTOCOLS),
             lengths=scene.lengths,
         )
 
@@ -216,10 +215,11 @@ def _measure_paced(scene: Scene, slot: PacedSlot, plan: Plan, saturating: float)
     )
 
 
-def _cost(scene: Scene, server: Server) -> Cost:
+def _cost(scene: Scene, peer: Peer) -> Cost:
+    server = scene.servers[peer.name]
     return Cost(
         model=scene.built.shape.name,
-        peer=server.peer.name,
+        peer=peer.name,
         memory_bytes=memory_bytes(family(server.pid)),
         start_seconds=server.start_seconds,
     )

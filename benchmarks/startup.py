@@ -91,7 +91,7 @@ def _time_steps(bundle: Path) -> dict[str, float]:
 
 
 def _time_imports() -> dict[str, float]:
-    command = [sys.executable, "-X", "importtime", "-c", "import service.__main__"]
+    command = [sys.executable, "-X", "importtime", "-c", "import service.server, service.workers"]
     return read_import_times(subprocess.run(command, capture_output=True, text=True, check=True).stderr)
 
 

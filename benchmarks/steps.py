@@ -33,9 +33,11 @@ from service.protocols.contract import Headers, Question
 from service.protocols.lane import Lane
 from service.protocols.paths import OWN
 from service.protocols.runner import Call
+from service.request_ids import name_request
 from service.scheduler import Tick
 from service.settings import read_settings
 
+JSON_HEADERS = Headers(content_type=b"application/json")
 TOGETHER = 16
 NUM_BLOCKS = 30
 CALLS_PER_BLOCK = 200
@@ -69,18 +71,18 @@ async def _measure(built: BuiltModel, num_blocks: int) -> Steps:
 async def _steps(lane: Lane, bodies: Sequence[bytes], num_blocks: int) -> dict[str, float]:
     """All steps of so many requests, µs for one of them. What is computed is what was parsed, and so on."""
     writer, head, count = AnswerWriter(ServerState()), _head(bodies[0]), len(bodies)
-    questions = [Question(body) for body in bodies]
-    calls_read = [Call(lane.contract.read(question), lane.contract, 0.0) for question in questions]
+    arrived, questions = time.perf_counter(), [Question(body, JSON_HEADERS) for body in bodies]
+    calls_read = [Call(lane.contract.read(question), lane.contract, time.perf_counter()) for question in questions]
     packed = [call.work.instances[0] for call in calls_read]
     answers = lane.runner.answer_all(calls_read)
-    received, sent = _time_sockets(head + bodies[0], writer.write(answers[0], 0.0, b"1"), num_blocks)
+    received, sent = _time_sockets(head + bodies[0], writer.write(answers[0], arrived, name_request(b"")), num_blocks)
     calls: dict[str, Callable[[], object]] = {
         "head": lambda: [read_head(head) for _ in bodies],
         "parse: JSON to an array's bytes": lambda: [lane.contract.try_read(question) for question in questions],
         "infer: copy in, run": lambda: _infer(lane, packed),
         "infer and encode": lambda: lane.runner.answer_all(calls_read),
-        "count": lambda: _count(lane, answers),
-        "answer's head": lambda: [writer.write(answer, 0.0, b"1") for answer in answers],
+        "count": lambda: _count(lane, answers, arrived),
+        "answer's head": lambda: [writer.write(answer, arrived, name_request(b"")) for answer in answers],
     }
     times = {step: microseconds / count for step, microseconds in _time(calls, num_blocks).items()}
     return {
@@ -107,9 +109,9 @@ def _infer(lane: Lane, packed: Sequence[bytes]) -> None:
         batches.compute(packed[start : start + batches.largest])
 
 
-def _count(lane: Lane, answers: Sequence[Answer]) -> None:
+def _count(lane: Lane, answers: Sequence[Answer], arrived: float) -> None:
     for answer in answers:
-        lane.count(answer, 0.0, Headers(), b"1")
+        lane.count(answer, arrived, JSON_HEADERS, b"1")
 
 
 async def _time_tick(together: int, num_blocks: int) -> float:

@@ -9,25 +9,33 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
-
-GATHER_SECONDS = 0.02
 
 Item = TypeVar("Item")
 
 
-class Backlog(Generic[Item]):
-    """A queue of at most `most` items, and the thread that does them, at most `at_once` a time.
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """At most `waiting` items wait, at most `at_once` are done together.
 
-    After an item has come the thread waits for a moment, so that many that come together wake it once.
+    After an item has come to an empty queue the thread waits for `gather_seconds`, so that many that come soon after
+    one another wake it once.
     """
 
-    def __init__(self, name: str, work: Callable[[list[Item]], None], *, most: int, at_once: int) -> None:
+    waiting: int
+    at_once: int
+    gather_seconds: float
+
+
+class Backlog(Generic[Item]):
+    """A queue of items, and the thread that does them; `num_dropped` of them were not, for whatever reason."""
+
+    def __init__(self, name: str, work: Callable[[list[Item]], None], bounds: Bounds) -> None:
         self._waiting: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._work = work
-        self._most = most
-        self._calm = most // 2
-        self._at_once = at_once
+        self._bounds = bounds
+        self._most = bounds.waiting
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.num_dropped = 0
@@ -42,8 +50,8 @@ class Backlog(Generic[Item]):
 
     @property
     def is_calm(self) -> bool:
-        """Whether it is less than half full."""
-        return self._waiting.qsize() <= self._calm
+        """Whether it is at most half full."""
+        return self._waiting.qsize() <= self._bounds.waiting // 2
 
     def refuse(self) -> None:
         """Drop whatever comes from now on."""
@@ -58,15 +66,21 @@ class Backlog(Generic[Item]):
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        item = self._waiting.get()
-        while item is not None:
-            self._closing.wait(GATHER_SECONDS)
-            item = self._do(item)
+        while items := self._take():
+            try:
+                self._work(items)
+            except Exception:  # noqa: BLE001 - whatever it is, the next ones can be done
+                self.num_dropped += len(items)
 
-    def _do(self, item: Item) -> Item | None:
-        """Do all that is there, and give the next that comes; None at the end."""
-        items = [item]
-        while True:
-            following = self._take(items)
-            self._work(items)
-            ...
+    def _take(self) -> list[Item]:
+        """Wait for items; none at all is the end."""
+        was_empty = self._waiting.empty()
+        items = [self._waiting.get()]
+        if was_empty:
+            self._closing.wait(self._bounds.gather_seconds)
+        while len(items) < self._bounds.at_once and items[-1] is not None and not self._waiting.empty():
+            items.append(self._waiting.get())
+        found = [item for item in items if item is not None]
+        if found and len(found) < len(items):
+            self._waiting.put(None)  # the end comes after these
+        return found
