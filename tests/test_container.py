@@ -129,7 +129,8 @@ def test_a_target_installs_its_own_runtime_and_no_other(target: str) -> None:
     copied = [words for stage in ancestry(target) for words in stage.words("COPY")]
     assert [words for words in copied if "--from=build-" in words] == [f"--from=build-{target} /venv /venv"]
     installs = [words for words in STAGES[f"build-{target}"].words("RUN") if "install" in words]
-    assert [re.findall(r"\.\[([^]]*)\]", words) for words in installs] == [[target]]
+    assert [re.findall(r"\.\[([^]]*)\]", words) for words in installs] == [[f"{target}${{EXTRAS}}"]]
+    assert "EXTRAS=" in STAGES["build"].words("ARG")  # none, unless the build says so
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     assert target in extras
 
