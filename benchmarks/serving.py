@@ -2,7 +2,7 @@
 
 `python -m benchmarks.serving [--quick] [--peers] [--rounds 3] [--seconds 2] [--connections 1,16,64] [--out FILE]`
 
-The service is asked by `/predict`, and beside it in the other protocols that it speaks, which have a table of their own.
+The service is asked by `/predict`, and in the other protocols that it speaks, which have a table of their own.
 With `--peers` (`make bench-peers`) it runs beside LitServe, BentoML, MLServer and mosec. Each kind's result goes to one
 file that the next run overwrites: a number in the README has one place that it comes from, and git remembers the older
 ones. `--quick` only shows that everything works, so it writes nothing unless it is told where.

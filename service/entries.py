@@ -1,6 +1,6 @@
 """What is known of one answered request when it is over: what its log line and its trace are made of.
 
-On the way of a request nothing is made of it: it is handed over as it is, and a thread writes it out (`logs`, `tracing`).
+While requests are answered it is only handed over as it is; a thread makes lines (`logs`) and spans (`tracing`) of it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ class Entry(NamedTuple):
     """One request, and its answer.
 
     It was here whole at `arrived` and answered at `answered`, both by `time.perf_counter`, as `times` are. `reason` is
-    empty for a success; `method` is empty where it did not come by HTTP, and `client` where it is not to be known. Of
-    the path no more than `MAX_PATH` characters are kept: cut it, or the rest waits in memory too.
+    empty for a success; `method` is empty where it did not come by HTTP, and `client` where it is not to be known.
     """
 
     request_id: bytes
@@ -37,6 +36,10 @@ class Entry(NamedTuple):
     bytes_in: int = 0
     trace: TraceContext | None = None
     client: str = ""
+
+    def bounded(self) -> Entry:
+        """Give it with no more of the path than is written: thousands of them may have to wait in memory."""
+        return self if len(self.path) <= MAX_PATH else self._replace(path=self.path[:MAX_PATH])
 
     @property
     def is_failure(self) -> bool:

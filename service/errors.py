@@ -28,6 +28,7 @@ No HTTP in here: `protocols/http_errors.py` holds the one table from error to st
         ├── RequestInvalid        JSON, but no request of the protocol
         ├── InstanceInvalid
         ├── ModelUnknown
+        ├── PathUnknown
         ├── KeyMissing
         └── NotPermitted
 """
@@ -160,6 +161,10 @@ class InstanceInvalid(RequestError):
 
 class ModelUnknown(RequestError):
     """No model, or no version of it, is served under that name."""
+
+
+class PathUnknown(RequestError):
+    """There is nothing at the path that would take such a request."""
 
 
 class KeyMissing(RequestError):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from service.errors import FoldserveError, SettingsInvalid
+from service.errors import FoldserveError, NotPermitted, PathUnknown, SettingsInvalid
 from service.keys.file import KeyFile, parse_groups
 from service.permissions import Caller, Permissions, is_public_bind
 from service.protocols.contract import Headers
-from service.route_groups import Group, group_of
+from service.route_groups import Group, group_of, is_managing
 from service.settings import Settings
 from service.vertex_environment import VertexEnvironment
 
@@ -58,7 +58,14 @@ class Gate:
         group = group_of(method, path, self._vertex)
         if self._permissions.is_open(group):
             return None
-        return self._permissions.permit(group, headers, _read_caller(all_headers))
+        refusal = self._permissions.permit(group, headers, _read_caller(all_headers))
+        is_nothing = group is Group.MANAGE and not is_managing(path)
+        return _nothing_there(method, path) if is_nothing and isinstance(refusal, NotPermitted) else refusal
+
+
+def _nothing_there(method: str, path: str) -> PathUnknown:
+    """Say so to who has mistyped a path, and nothing of managing."""
+    return PathUnknown(f"{method} {path[:200]}: there is nothing that takes it; GET / lists what there is")
 
 
 def _read_caller(headers: Iterable[tuple[bytes, bytes]]) -> Caller:

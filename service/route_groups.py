@@ -24,6 +24,8 @@ PREDICTING = re.compile(
     )
 )
 ASKING_FOR_HEALTH = re.compile(rf"/ping|/health(?:/[a-z]+)?|/v2/health/[a-z]+|/v2/models/[^/]+{PLACE}/ready")
+# Whatever is not listed counts as managing; of these paths it is known that there is something to manage.
+MANAGING = re.compile(r"/v2/repository/models/[^/]+/(?:load|unload)|/models/[^/]+/default|/tail-report")
 REPOSITORY_INDEX = "/v2/repository/index"  # Triton reads it by POST
 
 
@@ -34,6 +36,11 @@ class Group(StrEnum):
     READ = "read"
     MANAGE = "manage"
     HEALTH = "health"
+
+
+def is_managing(path: str) -> bool:
+    """Say if there is something to manage at a path."""
+    return MANAGING.fullmatch(path) is not None
 
 
 def group_of(method: str, path: str, vertex: VertexEnvironment = NOT_ON_VERTEX) -> Group:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 WHOLE = 1 << 32
 
 
@@ -12,7 +14,7 @@ class Share:
     """
 
     def __init__(self, share: float) -> None:
-        self._step = round(share * WHOLE)
+        self._step = math.ceil(share * WHOLE)
         self._sum = WHOLE - self._step
 
     def chooses(self) -> bool:

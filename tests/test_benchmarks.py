@@ -9,26 +9,38 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from benchmarks import exact as exact_cost
 from benchmarks import fold_speed
 from benchmarks import training as training_speed
+from benchmarks.body_file import read_bodies, write_bodies
 from benchmarks.cast import (
     EVERYONE,
     FLOOR,
+    FLOOR_RAW,
     FLOOR_ZTTP,
     FOLDSERVE,
+    FOLDSERVE_RAW,
+    FOLDSERVE_TENSORFLOW,
+    FOLDSERVE_V2,
+    IN_OTHER_PROTOCOLS,
     LITSERVE,
     MLSERVER,
     MOSEC_SERVER,
@@ -40,18 +52,30 @@ from benchmarks.cast import (
     service_has,
 )
 from benchmarks.cores import load_cores, on_cores, server_cores
-from benchmarks.dialects import MOSEC, PLAIN, V2
+from benchmarks.dialects import (
+    BYTES,
+    JSON,
+    MOSEC,
+    OPEN_INFERENCE,
+    OPEN_INFERENCE_RAW,
+    PLAIN,
+    TENSORFLOW,
+    V2,
+    Answer,
+    Headers,
+)
 from benchmarks.environments import ROOT as ENVIRONMENTS
 from benchmarks.environments import requirements_of, versions_in
 from benchmarks.errors import LoadFailed, PeerFailed, ToolMissing, WrongAnswer
 from benchmarks.folding import FoldingGain, measure_folding
-from benchmarks.generator import Paced
+from benchmarks.generator import Order, Paced
 from benchmarks.goals import goals
 from benchmarks.load import HOW_TO_INSTALL, Measured, apply_load, check, find_wrk, read_output
 from benchmarks.markdown import render
-from benchmarks.models import SHAPES, BuiltModel, Shape, build_model
+from benchmarks.models import SHAPES, BuiltModel, Shape, build_model, random_instances
+from benchmarks.paced import apply_pace
 from benchmarks.processes import family, memory_bytes, stop
-from benchmarks.report import Cost, Report
+from benchmarks.report import Cost, Lengths, Report
 from benchmarks.requests import Requests, make_requests
 from benchmarks.resnet50 import write_resnet50
 from benchmarks.rounds import PacedSlot, Plan, Slot, slots
@@ -111,9 +135,10 @@ OURS = tuple(peer for peer in EVERYONE if peer.environment is None)
 
 
 @pytest.mark.parametrize("peer", OURS, ids=lambda peer: peer.name)
-def test_each_server_answers_what_onnxruntime_answers(peer: Peer, built: BuiltModel, requests: Requests) -> None:
+def test_each_server_answers_what_onnxruntime_answers(peer: Peer, built: BuiltModel) -> None:
     if peer.name == "foldserve-asgi" and not service_has("--http"):
         pytest.skip("the service has one way only")
+    requests = make_requests(built, 8, dialect=peer.dialect)
     with running(peer, built, requests.bodies[0], answer_bytes=ANSWER_BYTES) as server:
         check_answers(server, requests, answer_bytes=ANSWER_BYTES)
         assert server.start_seconds > 0
@@ -154,8 +179,20 @@ def test_a_wrong_answer_ends_the_run(built: BuiltModel, requests: Requests) -> N
     with running(TUTORIAL, built, requests.bodies[0]) as server:
         with pytest.raises(WrongAnswer, match="request 0: expected scores"):
             check_answers(server, shifted)
-        with pytest.raises(WrongAnswer, match="expected a prediction"):
-            check_answers(replace(server, peer=replace(TUTORIAL, dialect=V2)), requests)
+        for dialect in (V2, TENSORFLOW, OPEN_INFERENCE_RAW):
+            other = replace(TUTORIAL, dialect=replace(dialect, headers=JSON))
+            with pytest.raises(WrongAnswer, match="expected a prediction"):
+                check_answers(replace(server, peer=other), requests)
+
+
+@pytest.mark.parametrize("peer", [FOLDSERVE_V2, FOLDSERVE_TENSORFLOW, FOLDSERVE_RAW], ids=lambda peer: peer.name)
+def test_a_wrong_answer_ends_the_run_in_every_protocol(peer: Peer, built: BuiltModel) -> None:
+    requests = make_requests(built, 2, dialect=peer.dialect)
+    with (
+        running(peer, built, requests.bodies[0]) as server,
+        pytest.raises(WrongAnswer, match="request 0: expected scores"),
+    ):
+        check_answers(server, replace(requests, scores=requests.scores + 0.01))
 
 
 def test_a_server_that_does_not_start_says_why(built: BuiltModel, requests: Requests) -> None:
@@ -185,8 +222,30 @@ def test_an_instance_is_the_same_in_each_dialect(built: BuiltModel) -> None:
     plain, v2 = (make_requests(built, 2, dialect=dialect).bodies for dialect in (PLAIN, V2))
     for one, other in zip(plain, v2, strict=True):
         assert json.loads(one)["instance"] == json.loads(other)["inputs"][0]["data"]
-    assert json.loads(v2[0])["inputs"][0]["shape"] == [1, 6]
+    assert json.loads(v2[0])["inputs"][0]["shape"] == [1, 2, 3]
     assert MOSEC.write is PLAIN.write
+
+
+def test_an_instance_is_the_same_in_each_protocol_of_ours(built: BuiltModel) -> None:
+    instance = random_instances(SMALL, 1)[0]
+    assert np.array_equal(np.frombuffer(OPEN_INFERENCE_RAW.write(instance), np.float32).reshape(2, 3), instance)
+    for written in (
+        json.loads(TENSORFLOW.write(instance))["instances"],
+        np.reshape(json.loads(OPEN_INFERENCE.write(instance))["inputs"][0]["data"], (1, 2, 3)),
+    ):
+        assert np.array_equal(np.array(written, np.float32), instance[None])
+    paths = [dialect.path_of(built.shape.name) for dialect in (OPEN_INFERENCE_RAW, TENSORFLOW, PLAIN)]
+    assert paths == ["/v2/models/small/infer", "/v1/models/small:predict", "/predict"]
+
+
+def test_of_an_answer_in_bytes_the_scores_are_found_behind_other_outputs() -> None:
+    logits, scores = (np.array(pair, np.float32).tobytes() for pair in ([1, 2], [0.25, 0.75]))
+    outputs = [{"name": name, "parameters": {"binary_data_size": 8}} for name in ("logits", "scores")]
+    document = json.dumps({"outputs": outputs}).encode()
+    headers = {"inference-header-content-length": str(len(document))}
+    assert OPEN_INFERENCE_RAW.read(Answer(document + logits + scores, headers)).scores.tolist() == [0.25, 0.75]
+    with pytest.raises(ValueError, match=f"answer of {len(document) + 16} bytes"):
+        OPEN_INFERENCE_RAW.read(Answer(document + logits + scores + b"!", headers))
 
 
 # --- processes -------------------------------------------------------------------------------------------------------
@@ -269,9 +328,58 @@ def test_without_wrk_one_is_told_how_to_install_it(monkeypatch: pytest.MonkeyPat
         find_wrk()
 
 
+# Every byte that there is, so line ends too, and one body that is nothing but these.
+ANY_BODIES = (bytes(range(256)), b"\r\n\r\n", b"\0", b'{"instance":[0.5]}')
+
+
+@given(bodies=st.lists(st.binary()))
+def test_bodies_are_read_as_they_were_written(bodies: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("bodies") / "bodies.hex"
+    assert read_bodies(write_bodies(path, bodies)) == bodies
+
+
+@contextmanager
+def noting() -> Iterator[tuple[str, set[tuple[Headers, bytes]]]]:
+    """Answer everything, and note which bodies came with which of a dialect's headers."""
+    names = {name for name, _ in (*JSON, *BYTES)}
+    noted: set[tuple[Headers, bytes]] = set()
+
+    class Noting(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            noted.add((tuple(sorted((name, value) for name, value in self.headers.items() if name in names)), body))
+            self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Noting) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1/models/small:predict", noted
+        server.shutdown()
+
+
+@needs_wrk
+@pytest.mark.parametrize("headers", [JSON, BYTES])
+def test_wrk_posts_bodies_and_headers_as_they_are(headers: Headers, tmp_path: Path) -> None:
+    bodies = write_bodies(tmp_path / "bodies.hex", ANY_BODIES)
+    with noting() as (url, noted):
+        apply_load(url, bodies, connections=1, seconds=1, headers=headers)
+    assert noted == {(tuple(sorted(headers)), body) for body in ANY_BODIES}
+
+
+def test_the_generator_posts_bodies_and_headers_as_they_are(tmp_path: Path) -> None:
+    bodies = str(write_bodies(tmp_path / "bodies.hex", ANY_BODIES))
+    with noting() as (url, noted):
+        apply_pace(
+            Order(url=url, bodies=bodies, rate=50, connections=1, seconds=0.2, arrivals="even", seed=1, headers=BYTES)
+        )
+    assert noted == {(tuple(sorted(BYTES)), body) for body in ANY_BODIES}
+
+
 @needs_wrk
 def test_wrk_posts_requests_that_the_service_answers(built: BuiltModel, requests: Requests, tmp_path: Path) -> None:
-    bodies = requests.write(tmp_path / "bodies.txt")
+    bodies = requests.write(tmp_path / "bodies.hex")
     with running(FOLDSERVE, built, requests.bodies[0]) as server:
         measured = apply_load(server.url, bodies, connections=2, seconds=1)
     assert measured.requests > 0
@@ -280,8 +388,7 @@ def test_wrk_posts_requests_that_the_service_answers(built: BuiltModel, requests
 
 @needs_wrk
 def test_a_server_that_refuses_ends_the_run(built: BuiltModel, requests: Requests, tmp_path: Path) -> None:
-    bodies = tmp_path / "bodies.txt"
-    bodies.write_bytes(b'{"instance":[]}\n')
+    bodies = write_bodies(tmp_path / "bodies.hex", [b'{"instance":[]}'])
     with running(FOLDSERVE, built, requests.bodies[0]) as server, pytest.raises(LoadFailed, match="status"):
         apply_load(server.url, bodies, connections=1, seconds=1)
 
@@ -289,14 +396,20 @@ def test_a_server_that_refuses_ends_the_run(built: BuiltModel, requests: Request
 @pytest.mark.slow
 @needs_wrk
 def test_a_whole_run_measures_every_server() -> None:
-    plan = Plan(peers=(FLOOR, TUTORIAL, FOLDSERVE), rounds=1, seconds=1, connections=(2,), inside=None)
-    report = run_benchmark(plan, (SMALL,), Console(quiet=True))
-    assert [row.peer for row in report.rows] == ["floor", "tutorial", "foldserve"]
+    peers = (FLOOR, TUTORIAL, FOLDSERVE, *IN_OTHER_PROTOCOLS)
+    report = run_benchmark(
+        Plan(peers=peers, rounds=1, seconds=1, connections=(2,), inside=None), (SMALL,), Console(quiet=True)
+    )
+    assert [row.peer for row in report.rows] == [peer.name for peer in peers]
     assert [(row.peer, row.arrivals) for row in report.paced_rows] == [
         (peer, arrivals) for peer in ("floor", "tutorial", "foldserve") for arrivals in ("even", "poisson")
     ]
     assert all(window.usage.server > 0 for window in report.windows)
+    assert [cost.peer for cost in report.costs] == ["floor", "tutorial", "foldserve"]
     assert all(cost.memory_bytes is None or cost.memory_bytes > 1e6 for cost in report.costs)
+    lengths = {one.peer: (one.body_bytes, one.answer_bytes) for one in report.lengths}
+    assert lengths["floor-raw"] == lengths["foldserve-raw"] != lengths["floor"] == lengths["foldserve"]
+    assert lengths["foldserve-raw"][0] == 4 * SMALL.num_values
     assert "| foldserve | even |" in render(report)
 
 
@@ -351,7 +464,7 @@ def test_each_round_starts_with_another_server() -> None:
 
 
 def test_a_server_is_asked_at_a_pace_after_its_rate_was_measured() -> None:
-    planned = list(slots(Plan(peers=(*CAST, MLSERVER), rounds=2, connections=(1, 16))))
+    planned = list(slots(Plan(peers=(*CAST, MLSERVER, *IN_OTHER_PROTOCOLS), rounds=2, connections=(1, 16))))
     for place, slot in enumerate(planned):
         if isinstance(slot, PacedSlot):
             before = [other for other in planned[:place] if other.round == slot.round and other.peer == slot.peer]
@@ -362,7 +475,8 @@ def test_a_server_is_asked_at_a_pace_after_its_rate_was_measured() -> None:
 
 def test_a_run_beside_other_servers_has_all_of_them_and_ours() -> None:
     assert set(cast(with_peers=True)) == {FLOOR, TUTORIAL, *OTHERS, FOLDSERVE}
-    assert {FLOOR, FLOOR_ZTTP, TUTORIAL, TUTORIAL_ONE_THREAD, FOLDSERVE} < set(cast(with_peers=False))
+    ours = {FLOOR, FLOOR_ZTTP, TUTORIAL, TUTORIAL_ONE_THREAD, FOLDSERVE, *IN_OTHER_PROTOCOLS}
+    assert ours < set(cast(with_peers=False))
 
 
 def test_a_row_is_the_median_over_rounds() -> None:
@@ -377,6 +491,27 @@ def test_ratios_are_taken_within_a_round() -> None:
     assert row.to_floor == 0.25  # of 0.5, 0.25 and 0.25
     assert row.to_tutorial == 5  # of 5, 10 and 4
     assert row.p50_to_floor == 1
+
+
+# In the same three rounds; /predict reached 50, 10 and 20.
+RATES_ELSEWHERE = {FOLDSERVE_V2: (25, 8, 18), FLOOR_RAW: (200, 100, 100), FOLDSERVE_RAW: (100, 30, 20)}
+WINDOWS_ELSEWHERE = tuple(
+    window(peer, number, rate) for peer, rates in RATES_ELSEWHERE.items() for number, rate in enumerate(rates, start=1)
+)
+
+
+def test_another_protocol_is_set_beside_predict_within_a_round() -> None:
+    rows = {row.peer: row for row in summarise((*WINDOWS, *WINDOWS_ELSEWHERE))}
+    assert rows["foldserve-v2"].to_predict == 0.8  # of 0.5, 0.8 and 0.9
+    assert rows["foldserve-raw"].to_predict == 2  # of 2, 3 and 1
+    assert rows["foldserve"].to_predict == 1
+
+
+def test_only_what_reads_bytes_is_set_beside_the_floor_that_reads_bytes() -> None:
+    rows = {row.peer: row for row in summarise((*WINDOWS, *WINDOWS_ELSEWHERE))}
+    assert rows["foldserve-raw"].to_floor == 0.3  # of 0.5, 0.3 and 0.2
+    assert rows["foldserve-v2"].to_floor == 0.225  # of 0.25, 0.2 and 0.225
+    assert rows["floor-raw"].to_floor == 1
 
 
 def test_rows_come_floor_first_whatever_the_order_of_the_windows() -> None:
@@ -447,8 +582,7 @@ def make_report() -> Report:
         command="python -m benchmarks.serving",
         machine={"CPU": "one of ours, 2 cores"},
         shapes=(SMALL,),
-        body_bytes={"small": 40},
-        answer_bytes={"small": 100},
+        lengths=(Lengths(model="small", peer="foldserve", body_bytes=40, answer_bytes=100),),
         windows=(*more, *WINDOWS),
         paced_windows=PACED_WINDOWS,
         costs=(Cost(model="small", peer="foldserve", memory_bytes=50_000_000, start_seconds=0.6),),
@@ -480,10 +614,33 @@ def test_the_headline_is_about_sixteen_connections() -> None:
 
 
 def test_the_markdowns_tables_are_rectangular() -> None:
-    blocks = re.findall(r"(?:^\|.*\|$\n?)+", render(make_report()), re.MULTILINE)
-    assert len(blocks) == 7
+    blocks = re.findall(r"(?:^\|.*\|$\n?)+", render(make_report_with_protocols()), re.MULTILINE)
+    assert len(blocks) == 8
     for block in blocks:
         assert len({line.count("|") for line in block.splitlines()}) == 1
+
+
+def make_report_with_protocols() -> Report:
+    report = make_report()
+    lengths = tuple(
+        Lengths(model="small", peer=peer.name, body_bytes=1024, answer_bytes=2048) for peer in RATES_ELSEWHERE
+    )
+    return replace(report, windows=(*WINDOWS, *WINDOWS_ELSEWHERE), lengths=(*report.lengths, *lengths))
+
+
+def test_other_protocols_have_a_table_of_their_own_with_predict_in_front() -> None:
+    text = render(make_report_with_protocols())
+    main, _, others = text.partition("In other protocols:")
+    assert re.findall(r"^\| 16 \| ([^|]+) \|", main, re.MULTILINE) == [peer.name for peer in CAST]
+    peers = ["foldserve", "foldserve-v2", "floor-raw", "foldserve-raw"]
+    assert re.findall(r"^\| 16 \| ([^|]+) \|", others, re.MULTILINE) == peers
+    assert "| 16 | foldserve-raw | 30 | 267% | 20 | 200 | 16,667 | 0.30 | 2.00 | 1,024 | 2,048 |" in others
+
+
+def test_a_sentence_says_what_other_protocols_reach_beside_predict() -> None:
+    said = "* small in other protocols, req/s beside those of /predict over 16 connections: "
+    assert f"{said}foldserve-v2 0.80, foldserve-raw 2.00.\n" in render(make_report_with_protocols())
+    assert "other protocols" not in render(make_report())
 
 
 # --- goals -----------------------------------------------------------------------------------------------------------

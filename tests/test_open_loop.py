@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from benchmarks.body_file import write_bodies
 from benchmarks.errors import LoadFailed
 from benchmarks.generator import Arrivals, Order, Paced, draw_schedule
 from benchmarks.paced import apply_pace, kept_pace
@@ -50,8 +51,7 @@ def serving(handler: type[socketserver.BaseRequestHandler]) -> Iterator[str]:
 
 @pytest.fixture
 def bodies(tmp_path: Path) -> str:
-    (tmp_path / "bodies.txt").write_bytes(b"one\ntwo\n")
-    return str(tmp_path / "bodies.txt")
+    return str(write_bodies(tmp_path / "bodies.hex", [b"one", b"two"]))
 
 
 def order(url: str, bodies: str, *, rate: float = 500.0, connections: int = 4, seconds: float = 1.0) -> Order:

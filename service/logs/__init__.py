@@ -1,1 +1,1 @@
-"""Logs: one line a request, or a share of them, and what the server's own modules say, without anybody waiting for it."""
+"""Logs: lines for a share of the requests, and for what the server's own modules say; nobody waits for them."""

@@ -1,8 +1,8 @@
 """Which requests are logged: a share of the successes and refusals, and all failures, to a limit of lines a second.
 
-A request that belongs to a trace which its caller keeps is logged too, so that the trace has its line. Of refusals (4xx)
-there is at least one a second: the first sign of a client that does everything wrong. Failures (5xx) have a limit of
-their own, so that no flood of other lines keeps one out. With a share of 0 only these two are left.
+A request of a trace that its caller keeps is logged too, so that the trace has its line. Of refusals (4xx) there is at
+least one a second: the first sign of a client that does everything wrong. Failures (5xx) have a limit of their own, so
+that no flood of other lines keeps one out. With a share of 0 only these two are left.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from service.logs.throttle import Throttle
 from service.sampling import Budget, Share
 from service.trace_context import TraceContext
 
-PER_SECOND = 1000
+PER_SECOND = 200  # some gigabytes a day, if it goes on all day
 
 
 class AccessLog:
@@ -39,7 +39,7 @@ class AccessLog:
 
     def write(self, entry: Entry) -> None:
         """Log a request that is wanted."""
-        (self._failures if entry.status >= 500 else self._usual).put(entry, entry.answered)
+        (self._failures if entry.status >= 500 else self._usual).put(entry.bounded(), entry.answered)
 
     def record(self, entry: Entry) -> None:
         """Log a request, if it is wanted."""

@@ -10,74 +10,89 @@ terminal. Fields with nothing to say are left out.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from service.entries import MAX_PATH, Entry
+import msgspec
+
+from service.entries import Entry
 from service.logs.remarks import Remark, write_traceback
 from service.wall_clock import WallClock
 
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC, and written with a Z
 FORMATS = ("json", "text")
+NOTHING = ("", None)
+DELETE = b"\x7f"
 
 Line = Entry | Remark
 Fields = dict[str, Any]
 
+_escape = json.JSONEncoder(separators=(",", ":")).encode
+
 
 def line_writer(form: str) -> Callable[[Line], bytes]:
     """Give what writes a line in one of the `FORMATS`, its end included."""
-    clock = WallClock()
+    clock, time_of_day = WallClock(), _TimeOfDay()
     write_entry, write_remark = (_entry_text, _remark_text) if form == "text" else (_entry_json, _remark_json)
 
     def write(line: Line) -> bytes:
         if isinstance(line, Entry):
-            return write_entry(line, _write_time(clock.read(line.answered))).encode() + b"\n"
-        return write_remark(line, _write_time(line.at)).encode() + b"\n"
+            return write_entry(line, time_of_day.write(clock.read(line.answered))) + b"\n"
+        return write_remark(line, time_of_day.write(line.at)) + b"\n"
 
     return write
 
 
-def _write_time(nanoseconds: int) -> str:
-    """Write a moment as RFC 3339 does, in UTC, to the microsecond."""
-    return (EPOCH + timedelta(microseconds=nanoseconds // 1000)).isoformat(timespec="microseconds") + "Z"
+class _TimeOfDay:
+    """Writes moments as RFC 3339 does, in UTC, to the microsecond; of many in one second the date only once."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._written = ""
+
+    def write(self, nanoseconds: int) -> str:
+        """Write nanoseconds from 1970 on."""
+        second, rest = divmod(nanoseconds, 1_000_000_000)
+        if second != self._second:
+            self._second, self._written = second, (EPOCH + timedelta(seconds=second)).isoformat()
+        return f"{self._written}.{rest // 1000:06d}Z"
 
 
-def _entry_json(entry: Entry, at: str) -> str:
-    fields: Fields = {"method": entry.method, "path": entry.path[:MAX_PATH]}
-    said = {name: value for name, value in fields.items() if value}
-    return _to_json({"ts": at, "level": _level(entry), "event": "request", **said, **dict(_fields(entry))})
+def _entry_json(entry: Entry, at: str) -> bytes:
+    fields = {"ts": at, "level": _level(entry), "event": "request", "method": entry.method, "path": entry.path}
+    return _to_json(fields | _fields(entry))
 
 
-def _remark_json(remark: Remark, at: str) -> str:
-    fields: Fields = {"ts": at, "level": remark.level, "event": remark.event}
-    return _to_json(fields | dict(_remark_fields(remark)))
+def _remark_json(remark: Remark, at: str) -> bytes:
+    fields = {"ts": at, "level": remark.level, "event": remark.event, "logger": remark.logger}
+    exception = "" if remark.failure is None else write_traceback(remark.failure)
+    return _to_json({**fields, "message": remark.message, "lines": remark.num_lines or None, "exception": exception})
 
 
-def _entry_text(entry: Entry, at: str) -> str:
-    fields = dict(_fields(entry))
+def _entry_text(entry: Entry, at: str) -> bytes:
+    fields = _fields(entry)
     status, duration = fields.pop("status"), fields.pop("duration_ms")
-    what = _harmless(f"{entry.method} {entry.path[:MAX_PATH]}".strip())
-    return f"{at} {_level(entry)} {what} {status} {duration:.3f} ms {_pairs(fields)}".rstrip()
+    what = _harmless(f"{entry.method} {entry.path}".strip())
+    return f"{at} {_level(entry)} {what} {status} {duration:.3f} ms {_pairs(fields)}".rstrip().encode()
 
 
-def _remark_text(remark: Remark, at: str) -> str:
+def _remark_text(remark: Remark, at: str) -> bytes:
     text = f"{at} {remark.level} {_harmless(' '.join(remark.message.split()))}"
-    if remark.failure is None:
-        return text
-    return "\n    ".join((text, *map(_harmless, write_traceback(remark.failure).splitlines())))
+    more = [] if remark.failure is None else map(_harmless, write_traceback(remark.failure).splitlines())
+    return "\n    ".join((text, *more)).encode()
 
 
 def _level(entry: Entry) -> str:
     return "error" if entry.is_failure else "info"
 
 
-def _fields(entry: Entry) -> Iterator[tuple[str, Any]]:
+def _fields(entry: Entry) -> Fields:
     """Give what there is to say of a request, beside where it went."""
-    yield "status", entry.status
-    yield "duration_ms", _milliseconds(entry.arrived, entry.answered)
-    named = {
+    return {
+        "status": entry.status,
         "reason": entry.reason,
+        "duration_ms": _milliseconds(entry.arrived, entry.answered),
         "model": entry.model,
         "version": entry.version,
         "protocol": entry.protocol,
@@ -85,19 +100,8 @@ def _fields(entry: Entry) -> Iterator[tuple[str, Any]]:
         "trace_id": entry.trace.trace_id if entry.trace else "",
         "bytes_in": entry.bytes_in,
         "client": entry.client,
+        **{f"{stage}_ms": _milliseconds(begin, end) for stage, begin, end in entry.stages()},
     }
-    yield from ((name, value) for name, value in named.items() if value)
-    yield from ((f"{stage}_ms", _milliseconds(begin, end)) for stage, begin, end in entry.stages())
-
-
-def _remark_fields(remark: Remark) -> Iterator[tuple[str, Any]]:
-    if remark.logger:
-        yield "logger", remark.logger
-    yield "message", remark.message
-    if remark.num_lines:
-        yield "lines", remark.num_lines
-    if remark.failure is not None:
-        yield "exception", write_traceback(remark.failure)
 
 
 def _milliseconds(begin: float, end: float) -> float:
@@ -105,11 +109,17 @@ def _milliseconds(begin: float, end: float) -> float:
 
 
 def _pairs(fields: Fields) -> str:
-    return " ".join(f"{name}={_harmless(str(value))}" for name, value in fields.items())
+    return " ".join(f"{name}={_harmless(str(value))}" for name, value in fields.items() if value not in NOTHING)
 
 
-def _to_json(fields: Fields) -> str:
-    return json.dumps(fields, separators=(",", ":"))
+def _to_json(fields: Fields) -> bytes:
+    """Write with msgspec, which is fast, unless that gives what is no plain character: then with what escapes it."""
+    said = {name: value for name, value in fields.items() if value not in NOTHING}
+    try:
+        line = msgspec.json.encode(said)
+    except UnicodeEncodeError:  # half a character, of bytes that were no text
+        return _escape(said).encode()
+    return line if line.isascii() and DELETE not in line else _escape(said).encode()
 
 
 def _harmless(text: str) -> str:

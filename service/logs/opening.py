@@ -45,7 +45,6 @@ def logging_to(
     if form == "off" or stream is None:
         yield None
         return
-    stream.flush()  # what was printed before stands before
     file = LineFile(stream.fileno(), line_writer(form))
     records = RecordHandler(file.put)
     try:

@@ -1,4 +1,4 @@
-"""A limit of lines a second: nobody can fill a disk by asking often. What is left out is counted, and said in a line."""
+"""A limit of lines a second: nobody fills a disk by asking often. What is left out is counted, and said in a line."""
 
 from __future__ import annotations
 

@@ -7,8 +7,11 @@ from fastapi import FastAPI, Response
 from service.metrics import Metrics
 from service.protocols.descriptions import describe_model, describe_server, example_request
 from service.protocols.directory import Directory
+from service.protocols.openapi import error_responses
 from service.protocols.probes import answer_live, answer_metrics, answer_ready
 from service.protocols.responses import to_json, to_response
+
+UNKNOWN = error_responses(404)
 
 
 def add_documents(app: FastAPI, directory: Directory, metrics: Metrics) -> None:
@@ -27,7 +30,7 @@ def _add_descriptions(app: FastAPI, directory: Directory) -> None:
     async def index() -> Response:
         return to_json(describe_server(directory))
 
-    @app.get("/model", summary="The default model: what it takes, and where it comes from")
+    @app.get("/model", summary="The default model: what it takes, and where it comes from", responses=UNKNOWN)
     async def default_model() -> Response:
         return to_json(describe_model(directory.find_default()))
 
@@ -35,25 +38,27 @@ def _add_descriptions(app: FastAPI, directory: Directory) -> None:
     async def models() -> Response:
         return to_json([describe_model(served) for served in directory.each()])
 
-    @app.get("/models/{name}", summary="One model: what it takes, and where it comes from")
+    @app.get("/models/{name}", summary="One model: what it takes, and where it comes from", responses=UNKNOWN)
     async def model(name: str) -> Response:
         return to_json(describe_model(directory.find(name)))
 
-    @app.get("/models/{name}/versions/{version}", summary="One version of a model")
+    @app.get("/models/{name}/versions/{version}", summary="One version of a model", responses=UNKNOWN)
     async def version(name: str, version: str) -> Response:
         return to_json(describe_model(directory.find(name, version)))
 
-    @app.get("/models/{name}/labels/{label}", summary="The version of a model that a label points to")
+    @app.get(
+        "/models/{name}/labels/{label}", summary="The version of a model that a label points to", responses=UNKNOWN
+    )
     async def labelled(name: str, label: str) -> Response:
         return to_json(describe_model(directory.find(name, label=label)))
 
 
 def _add_examples(app: FastAPI, directory: Directory) -> None:
-    @app.get("/model/example", summary="A body that can be posted to /predict as it is")
+    @app.get("/model/example", summary="A body that can be posted to /predict as it is", responses=UNKNOWN)
     async def default_example() -> Response:
         return to_json(example_request(directory.find_default().model))
 
-    @app.get("/models/{name}/example", summary="A body that can be posted to this model as it is")
+    @app.get("/models/{name}/example", summary="A body that can be posted to this model as it is", responses=UNKNOWN)
     async def example(name: str) -> Response:
         return to_json(example_request(directory.find(name).model))
 

@@ -45,6 +45,7 @@ def _add_repository(app: FastAPI, catalog: OpenInferenceCatalog) -> None:
         "/v2/repository/models/{name}/load",
         tags=TAGS,
         summary="Look for new versions of a model, and load them",
+        response_class=Response,
         responses=error_responses(400, 401, 403, 404),
     )
     async def load(name: str, request: Request) -> Response:
@@ -59,6 +60,7 @@ def _add_repository(app: FastAPI, catalog: OpenInferenceCatalog) -> None:
         "/v2/repository/models/{name}/unload",
         tags=TAGS,
         summary="Let go all versions of a model",
+        response_class=Response,
         responses=error_responses(400, 401, 403, 404),
     )
     async def unload(name: str, request: Request) -> Response:
