@@ -7,6 +7,7 @@ ours; its children are the stages, where the model was asked.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from service.wall_clock import WallClock
 
 SERVICE = "foldserve"
 SEND_SECONDS = 2.0
-MAX_REASON = 200
+MAX_REASON = 300
 OPEN_TELEMETRY = "opentelemetry"  # the logger above all of its own
 
 
@@ -45,10 +46,11 @@ class SpanSender:
         """Send the spans of some requests; None if the collector has them, else why not."""
         for entry in entries:
             self._make(entry)
+            time.sleep(0)  # some 100 µs have gone: let the event loop have its turn
         spans = self._ended.take()
         if not spans or self._exporter.export(spans) is SpanExportResult.SUCCESS:
             return None
-        return self._said.last[:MAX_REASON]
+        return self._said.take()[:MAX_REASON]
 
     def close(self, *, is_idle: bool) -> None:
         """End, and give up what is being sent, if anything still is: that would have a word to say of it."""
@@ -96,11 +98,11 @@ class _Ended(SpanProcessor):
 
 
 class _Said(logging.Handler):
-    """Keeps the last of what OpenTelemetry says of its failures, each time anew: we say it once."""
+    """Keeps the first of what OpenTelemetry says of a failure, which says most; it would say it each time anew."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.last = ""
+        self._first = ""
         self._logger = logging.getLogger(OPEN_TELEMETRY)
 
     def take_over(self) -> None:
@@ -113,9 +115,14 @@ class _Said(logging.Handler):
         self._logger.removeHandler(self)
         self._logger.propagate = True
 
+    def take(self) -> str:
+        """Give what was said since the last time."""
+        first, self._first = self._first, ""
+        return first
+
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a message."""
-        self.last = record.getMessage()
+        self._first = self._first or record.getMessage()
 
 
 def _parent(entry: Entry) -> Context:

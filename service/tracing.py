@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from service.spans import SpanSender
 
 USUAL_PATH = "/v1/traces"
-BOUNDS = Bounds(waiting=2048, at_once=128, gather_seconds=0.5)
+BOUNDS = Bounds(waiting=2048, at_once=16, gather_seconds=0.5)
 PER_SECOND = 100
 CLOSE_SECONDS = 1.5
 COMPLAIN_SECONDS = 60.0
