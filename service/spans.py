@@ -48,9 +48,9 @@ class SpanSender:
             self._make(entry)
             time.sleep(0)  # some 100 µs have gone: let the event loop have its turn
         spans = self._ended.take()
-        if not spans or self._exporter.export(spans) is SpanExportResult.SUCCESS:
-            return None
-        return self._said.take()[:MAX_REASON]
+        result = self._exporter.export(spans) if spans else SpanExportResult.SUCCESS
+        said = self._said.take()
+        return None if result is SpanExportResult.SUCCESS else said[:MAX_REASON]
 
     def close(self, *, is_idle: bool) -> None:
         """End, and give up what is being sent, if anything still is: that would have a word to say of it."""

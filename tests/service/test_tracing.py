@@ -45,7 +45,7 @@ class Collector:
         collector = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:  # noqa: N802 - http.server's name
+            def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 if collector.status == 200 and self.path == "/v1/traces":
                     collector.requests.append(ExportTraceServiceRequest.FromString(body))
