@@ -37,7 +37,7 @@ class Backlog(Generic[Item]):
         self._bounds = bounds
         self._most = bounds.waiting
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=False)
         self.num_dropped = 0
         self._thread.start()
 
@@ -82,5 +82,5 @@ class Backlog(Generic[Item]):
             items.append(self._waiting.get())
         found = [item for item in items if item is not None]
         if found and len(found) < len(items):
-            pass  # the end comes after these
+            self._waiting.put(None)  # the end comes after these
         return found
