@@ -5,7 +5,7 @@ from __future__ import annotations
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
-from service.protocols.answer import JSON, Answer
+from service.protocols.answer import Answer
 
 CLOSE_HEADER = (b"connection", b"close")
 CLOSE = b"connection: close\r\n"
@@ -17,19 +17,21 @@ class AnswerWriter:
     def __init__(self, server_state: ServerState) -> None:
         self._server_state = server_state
         self._headers: list[tuple[bytes, bytes]] | None = None
-        self._success = b""
+        self._successes: dict[bytes, bytes] = {}  # by content type, since the headers changed
 
     def write(self, answer: Answer, arrived: float, request_id: bytes, *, close: bool = False) -> bytes:
         """Give the bytes of an answer; with `close`, the connection is not to be used again."""
         if self._server_state.default_headers is not self._headers:
-            self._prepare()
+            self._headers, self._successes = self._server_state.default_headers, {}
         status, body, _, headers, content_type, _ = answer
         timing = answer.server_timing(arrived)
-        if status == 200 and not headers and not close and content_type is JSON:
-            length = len(body)
-            return b"%b%d\r\nserver-timing: %b\r\nx-request-id: %b\r\n\r\n%b" % (
-                self._success,
-                length,
+        if status == 200 and not close:
+            success = self._successes.get(content_type) or self._begin(content_type)
+            more = b"" if not headers else b"".join([_line(*header) for header in headers])
+            return b"%b%d\r\n%bserver-timing: %b\r\nx-request-id: %b\r\n\r\n%b" % (
+                success,
+                len(body),
+                more,
                 timing,
                 request_id,
                 body,
@@ -43,11 +45,12 @@ class AnswerWriter:
         """Say if the server's headers themselves say that connections are not to be used again."""
         return CLOSE_HEADER in self._server_state.default_headers
 
-    def _prepare(self) -> None:
-        """Write what all successes have in common, up to the length of their body."""
-        self._headers = self._server_state.default_headers
-        lines = b"".join(_line(*header) for header in (*self._headers, *Answer(200, b"").all_headers()))
-        self._success = STATUS_LINE[200] + lines.removesuffix(b"0\r\n")
+    def _begin(self, content_type: bytes) -> bytes:
+        """Write what all successes of a content type have in common, up to the length of their body."""
+        headers = (*self._server_state.default_headers, *Answer(200, b"", content_type=content_type).all_headers())
+        begun = STATUS_LINE[200] + b"".join(_line(*header) for header in headers).removesuffix(b"0\r\n")
+        self._successes[content_type] = begun
+        return begun
 
 
 def _line(name: bytes, value: bytes) -> bytes:

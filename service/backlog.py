@@ -37,7 +37,7 @@ class Backlog(Generic[Item]):
         self._bounds = bounds
         self._most = bounds.waiting
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=False)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.num_dropped = 0
         self._thread.start()
 

@@ -30,7 +30,13 @@ DOCTOR = (
     ("doctor.__main__",),
 )
 READING = (
-    ("protocols.json_document", "protocols.tensor_json", "protocols.npy_header", "protocols.image_requests"),
+    (
+        "protocols.open_inference.familiar",
+        "protocols.json_document",
+        "protocols.tensor_json",
+        "protocols.npy_header",
+        "protocols.image_requests",
+    ),
     ("protocols.table_rows", "protocols.predictions", "protocols.number_bytes", "protocols.open_inference"),
     ("protocols.instance_lists", "protocols.open_inference.datatypes", "protocols.open_inference.framing"),
     ("protocols.dataframes", "protocols.input_columns", "protocols.csv_rows", "protocols.open_inference.document"),

@@ -23,7 +23,7 @@ MEBIBYTE = 1 << 20
 # What the allocator and a thread that was first needed may keep. The faults would take many times as much: 10 MB of
 # `[` are half a gigabyte of Python lists, an unpacked bomb is a gigabyte.
 MEMORY_BOUND_BYTES = 32 * MEBIBYTE
-MEMORY_SECONDS = 5.0  # until what was let go is given back
+MEMORY_SECONDS = 3.0  # until what was let go is given back
 # A server that stalls stalls for long; a busy machine of two cores may well take some tenths of a second.
 HEALTH_SECONDS = 1.0
 STACK_TRACE = "Traceback"
@@ -92,9 +92,19 @@ def check_alive_and_right(stand: Standing, *, bound_bytes: int = MEMORY_BOUND_BY
     check_health(stand.url)
     check_prediction(stand)
     check_memory(stand, bound_bytes)
-    said = "".join(stand.server.err)
-    if STACK_TRACE in said:
-        raise AssertionError(f"expected no stack trace, the server wrote {said[:2000]}")
+    check_no_stack_trace("".join(stand.server.err))
+
+
+def check_no_stack_trace(said: str) -> None:
+    """Check that what the server wrote has no stack trace; if it has, show how that ends."""
+    _, trace, rest = said.partition(STACK_TRACE)
+    if trace:
+        raise AssertionError(f"expected no stack trace, the server wrote one that ends in {rest[:20_000][-1500:]}")
+
+
+def complaints(stand: Standing) -> list[str]:
+    """What the server complained of; lines on single requests are no complaints."""
+    return [line for line in stand.server.err if line.startswith("foldserve: ")]
 
 
 def check_health(url: str) -> None:

@@ -318,6 +318,42 @@ def test_a_closed_descriptor_ends_it_too(pipe: tuple[int, int]) -> None:
     assert file.close()
 
 
+def test_another_file_that_gets_the_number_of_a_closed_one_gets_no_lines(pipe: tuple[int, int], tmp_path: Path) -> None:
+    _, writer = pipe
+    file = LineFile(writer, line_writer("json"), SMALL)
+    os.close(writer)
+    file.put(entry())
+    _until(lambda: file.num_dropped == 1)
+    other = tmp_path / "other"
+    with other.open("wb", buffering=0) as opened:
+        os.dup2(opened.fileno(), writer)
+        file.put(entry())
+        file.close()
+    assert other.read_bytes() == b""
+    assert file.num_dropped == 2
+
+
+def test_what_is_written_in_one_piece_is_whole_lines_that_a_pipe_takes_in_one_piece(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, writer = pipe
+    pieces: list[bytes] = []
+    real = os.write
+
+    def write(descriptor: int, piece: bytes) -> int:
+        if descriptor == writer:
+            pieces.append(bytes(piece))
+        return real(descriptor, piece)
+
+    monkeypatch.setattr(os, "write", write)
+    file = LineFile(writer, line_writer("json"), Bounds(waiting=100, at_once=20, gather_seconds=0.1))
+    for _ in range(20):
+        file.put(Remark(1, "info", "log", "x" * 900))
+    assert file.close()
+    assert [len(piece.splitlines()) for piece in pieces] == [4] * 5
+    assert all(piece.endswith(b"\n") and len(piece) <= 4096 for piece in pieces)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
 def test_a_full_disk_costs_lines_and_is_tried_again() -> None:
     with Path("/dev/full").open("wb", buffering=0) as full:

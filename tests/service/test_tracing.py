@@ -192,6 +192,13 @@ def test_of_the_others_a_share_is_traced(collector: Collector) -> None:
     assert [attributes(span)["url.path"] for span in spans] == ["/0", "/10"]
 
 
+def test_what_is_traced_is_not_for_the_environment_to_say(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    assert send(collector, entry())
+
+
 def test_a_failure_is_an_error_and_a_refusal_is_none(collector: Collector) -> None:
     sent = send(
         collector,

@@ -20,6 +20,7 @@ from service.protocols.contract import Question, Work
 from service.protocols.http_errors import STATUS_ELSEWHERE, answer_error
 from service.protocols.open_inference.asking import WantedOutput, read_asked
 from service.protocols.open_inference.document import Document, plan_quick_reading, read_document
+from service.protocols.open_inference.familiar import Familiar
 from service.protocols.open_inference.framing import LENGTH_HEADER, OCTETS, Frame, read_frame
 from service.protocols.open_inference.tensors import TensorReader, refuse_rest
 from service.protocols.open_inference.writing import AnswerWriter, Form
@@ -37,6 +38,7 @@ class OpenInference:
         self._signature = model.predictor.signature
         self._tensors = TensorReader(self._signature.input)
         self._try_document = plan_quick_reading()
+        self._familiar = Familiar(self._signature, model.predictor.reader)
         self._writer = AnswerWriter(model)
         places = range(len(self._signature.outputs))
         self._all_as_bytes = tuple(WantedOutput(place, is_binary=True) for place in places)
@@ -73,6 +75,9 @@ class OpenInference:
     def _try_frame(self, frame: Frame) -> Work | None:
         if frame.is_raw:
             return self._read_raw(frame)
+        familiar = None if frame.is_binary else self._familiar.try_read(frame.body)
+        if familiar is not None:
+            return familiar
         document = self._try_document(_text_of(frame))
         if document is None:
             return None
@@ -91,8 +96,10 @@ class OpenInference:
             raise
 
     def _read_raw(self, frame: Frame) -> Work:
-        form = Form(self._all_as_bytes, None, frame.cloud_type)
-        return Work(self._tensors.read_raw(frame.body), partial(self._writer.write, form))
+        instances = self._tensors.read_raw(frame.body)
+        if not frame.cloud_type:
+            return Work(instances, self._writer.write_raw)
+        return Work(instances, partial(self._writer.write, Form(self._all_as_bytes, None, frame.cloud_type)))
 
     def _settle(self, document: Document, frame: Frame) -> Work:
         asked = read_asked(document, self._signature)
@@ -102,7 +109,10 @@ class OpenInference:
         else:
             instances = self._tensors.read_bytes(frame, asked.num_instances, asked.binary_size)
         form = Form(asked.outputs, asked.id, frame.cloud_type)
-        return Work(instances, partial(self._writer.write, form), asked.timeout_seconds)
+        work = Work(instances, partial(self._writer.write, form), asked.timeout_seconds)
+        if len(instances) == 1 and asked.id is None and not frame.is_binary:
+            self._familiar.remember(frame.body, document.inputs[0].data, work)
+        return work
 
 
 def _text_of(frame: Frame) -> bytes:

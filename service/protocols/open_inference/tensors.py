@@ -105,6 +105,8 @@ class TensorReader:
         if self._dtype.kind != "f":
             return
         values = np.frombuffer(packed, self._dtype)
+        if np.vdot(values, values) < np.inf:  # quickly; what is finite may overflow here, and is looked at once more
+            return
         finite = np.isfinite(values)
         if not finite.all():
             place = int(finite.argmin())

@@ -6,6 +6,7 @@ does not depend on the numbers is written once, when the model is opened.
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Any, NamedTuple
 
@@ -44,6 +45,9 @@ class AnswerWriter:
         self._specs = signature.outputs
         self._tensors = [_TensorWriter(spec) for spec in signature.outputs]
         self._labels = signature.labels
+        described = b",".join([tensor.describe_bytes(1) for tensor in self._tensors])
+        self._raw_text = self._head + b',"outputs":[' + described + b"]}"
+        self._raw_headers = ((LENGTH_HEADER.encode(), b"%d" % len(self._raw_text)),)
 
     def write(self, form: Form, outputs: Outputs) -> Answer:
         """Write the outputs that are wanted.
@@ -63,6 +67,13 @@ class AnswerWriter:
             return Answer(200, text)
         return _frame(text, b"".join(blobs), form.cloud_type)
 
+    def write_raw(self, outputs: Outputs) -> Answer:
+        """Write the outputs of one instance as bytes, all of them: the JSON about them is always the same."""
+        for tensor, output in zip(self._tensors, outputs, strict=True):
+            tensor.refuse_not_finite(output)
+        body = self._raw_text + b"".join([output.tobytes() for output in outputs])
+        return Answer(200, body, "", self._raw_headers, OCTETS)
+
     def _write_output(self, wanted: WantedOutput, output: Array) -> tuple[bytes, bytes]:
         tensor = self._tensors[wanted.place]
         if wanted.num_classes:
@@ -80,6 +91,7 @@ class _TensorWriter:
     def __init__(self, spec: TensorSpec) -> None:
         self.name = spec.name
         sizes = "".join(f",{size}" for size in spec.shape)
+        self._num_bytes = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
         datatype = DATATYPE_OF[spec.dtype].encode()
         self._head = b'{"name":%s,"datatype":"%s","shape":[' % (msgspec.json.encode(spec.name), datatype)
         self._data = f'{sizes}],"data":'.encode()
@@ -95,10 +107,16 @@ class _TensorWriter:
     def write_bytes(self, output: Array) -> tuple[bytes, bytes]:
         """Write an output [instances, …], and apart from it its numbers."""
         self.refuse_not_finite(output)
-        return b"%s%d%s%d}}" % (self._head, len(output), self._size, output.nbytes), output.tobytes()
+        return self.describe_bytes(len(output)), output.tobytes()
+
+    def describe_bytes(self, num_instances: int) -> bytes:
+        """Write what is said of an output whose numbers stand apart."""
+        return b"%s%d%s%d}}" % (self._head, num_instances, self._size, num_instances * self._num_bytes)
 
     def refuse_not_finite(self, output: Array) -> None:
         """Refuse instances for which the output is not finite all over."""
+        if np.vdot(output, output) < np.inf:  # quickly; what is finite may overflow here, and is looked at once more
+            return
         finite = np.isfinite(output)
         if finite.all():
             return
