@@ -33,7 +33,7 @@ class Entry(NamedTuple):
     protocol: str = ""
     method: str = ""
     path: str = ""
-    bytes_in: int = 0
+    bytes_in: int | None = None
     trace: TraceContext | None = None
     client: str = ""
 

@@ -141,7 +141,7 @@ def _name(entry: Entry) -> str:
     """Name the span; by its path only if that led to a model, as of other paths there is no end."""
     if not entry.method:
         return entry.path.lstrip("/") or entry.protocol
-    return f"{entry.method} {entry.path}" if entry.model else entry.method
+    return f"{entry.method} {entry.path}" if entry.model and entry.path else entry.method
 
 
 def _attributes(entry: Entry) -> dict[str, Any]:
@@ -159,13 +159,14 @@ def _attributes(entry: Entry) -> dict[str, Any]:
 
 
 def _http_attributes(entry: Entry) -> dict[str, Any]:
-    return {
+    about = {
         "http.request.method": entry.method,
-        "url.path": entry.path,
+        "url.path": entry.path or None,
         "url.scheme": "http",
         "http.response.status_code": entry.status,
         "http.request.body.size": entry.bytes_in,
     }
+    return {name: value for name, value in about.items() if value is not None}
 
 
 def _rpc_attributes(entry: Entry) -> dict[str, Any]:

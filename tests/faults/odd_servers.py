@@ -38,6 +38,7 @@ class Oddity:
     module: str = "service"
     environment: dict[str, str] = field(default_factory=dict)
     stdout: int | IO[Any] | None = None
+    stderr: int | IO[Any] | None = None
     max_files: int | None = None
 
 
@@ -50,7 +51,7 @@ class OddServer:
     err: IO[bytes]
 
     def complaints(self) -> str:
-        """All that it has written to stderr."""
+        """All that it has written to stderr, unless that is odd."""
         self.err.seek(0)
         return self.err.read().decode()
 
@@ -64,7 +65,7 @@ def odd_server(oddity: Oddity, *arguments: str) -> Iterator[OddServer]:
         process = subprocess.Popen(
             command,
             stdout=subprocess.DEVNULL if oddity.stdout is None else oddity.stdout,
-            stderr=err,
+            stderr=err if oddity.stderr is None else oddity.stderr,
             env={**os.environ, **oddity.environment},
             preexec_fn=_limit(oddity.max_files),  # noqa: PLW1509 - this process has no threads that hold locks yet
         )

@@ -98,7 +98,7 @@ def test_fault_14_what_is_refused_is_counted(slow: Standing) -> None:
 def test_fault_15_who_can_not_be_answered_in_time_is_told_so_and_nothing_is_computed(slow: Standing) -> None:
     async def ask_behind_others() -> tuple[Any, Any]:
         before = asyncio.ensure_future(ask_all(slow, exact_instances(MODEL, MAX_QUEUE - 1)))
-        while await asyncio.to_thread(num_waiting, slow) < MAX_QUEUE - 1:
+        while await asyncio.to_thread(num_waiting, slow) < MAX_QUEUE - 1:  # noqa: ASYNC110 - of another process
             await asyncio.sleep(0)
         late = await ask_all(slow, exact_instances(MODEL, 1, seed=5), **{"x-request-timeout": "0.05"})
         return await before, late
