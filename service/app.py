@@ -55,6 +55,7 @@ READING_SECONDS = 0.5  # of a body of some megabytes, with mistakes in it
 LEVEL_SECONDS = 1.0
 KEY_SECONDS = 1.0
 MAX_READING = 64  # bodies, of whatever length is allowed
+FASTAPI = "service.protocols.fastapi_app"
 SWITCH_SECONDS = 300e-6
 
 
@@ -205,6 +206,8 @@ class App:
             async with self.running():
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
+        except asyncio.CancelledError:
+            return  # at the second signal nobody waits for the end
         except FoldserveError as err:
             await send({"type": "lifespan.startup.failed", "message": str(err)})
         else:
@@ -341,11 +344,12 @@ def _create_tail(settings: Settings) -> Tail | None:
 
 
 def _create_fastapi(app: App) -> ASGIApp:
+    is_new = FASTAPI not in sys.modules
     from service.protocols.fastapi_app import create_fastapi
 
-    fastapi = create_fastapi(app.directory, app.metrics, app.manager, app.tail, wants_keys=app.gate.wants_keys)
-    gc.freeze()
-    return fastapi
+    if is_new:
+        gc.freeze()  # what is loaded stays; what is made of it does not
+    return create_fastapi(app.directory, app.metrics, app.manager, app.tail, wants_keys=app.gate.wants_keys)
 
 
 @contextmanager

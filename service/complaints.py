@@ -1,11 +1,24 @@
-"""What is wrong, said to people: one plain line on stderr."""
+"""Plain lines for people: what is so on stdout, what is wrong on stderr; and no trouble if nobody can read them."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from typing import TextIO
+
+
+def say(line: str) -> None:
+    """Say something on one line of stdout."""
+    _write(sys.stdout, f"{line}\n")
 
 
 def complain(line: str) -> None:
     """Say on one plain line of stderr what is wrong."""
-    sys.stderr.write(f"foldserve: {' '.join(line.split())}\n")
-    sys.stderr.flush()
+    _write(sys.stderr, f"foldserve: {' '.join(line.split())}\n")
+
+
+def _write(stream: TextIO, line: str) -> None:
+    """A full disk behind it, or a reader who has gone, keeps no server from serving."""
+    with contextlib.suppress(OSError):
+        stream.write(line)
+        stream.flush()

@@ -104,6 +104,7 @@ class Connection(HttpToolsProtocol):
         self._closing = False  # after the last answer
         self._is_headed = False  # the parser below has seen the head of its message
         self._since = time.perf_counter()  # the last answer, or the first byte of what is arriving
+        self._cycles: list[Any] = []  # what uvicorn has begun and not finished
         self._unread_since = 0.0  # of what was written, something waits since then
         self._watch: asyncio.TimerHandle | None = None
 
@@ -263,6 +264,10 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Compute nothing more for a client who has gone."""
         super().connection_lost(exc)
+        for cycle in self._cycles:  # uvicorn tells its newest one only, and an older one would write to nobody
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._cycles = []
         self._held = b""
         if self._watch is not None:
             self._watch.cancel()
@@ -338,10 +343,11 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Leave a connection alone that asks for another protocol."""
+        """Leave a connection alone that asks for another protocol; remember what uvicorn works on."""
         self._is_headed = True
         self._upgraded = self._upgraded or self.parser.should_upgrade()
         super().on_headers_complete()
+        self._cycles = [cycle for cycle in (*self._cycles, self.cycle) if cycle and not cycle.response_complete]
 
     def on_message_complete(self) -> None:
         """Note that uvicorn's parser is between messages."""

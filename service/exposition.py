@@ -38,6 +38,7 @@ def expose(metrics: Metrics) -> bytes:
     """Write what was counted for each model, and on what it runs."""
     registry = CollectorRegistry()
     registry.register(_Families(metrics.counted(), metrics.levels(), metrics.running))
+    registry.register(_Losses(metrics))
     return generate_latest(registry)
 
 
@@ -68,6 +69,23 @@ class _Families(Collector):
         yield _age_of_checks(self._levels)
         yield _describe_devices(self._running)
         yield _count_allocated(self._running)
+
+
+class _Losses(Collector):
+    """What was to be said of requests and never was, in the process that is asked."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def describe(self) -> list[Metric]:
+        """Leave it to `collect`, so that registering does not collect."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Give one family after the other."""
+        lines, spans = self._metrics.num_lines_lost(), self._metrics.num_spans_lost()
+        yield CounterMetricFamily("foldserve_log_lines_lost", "Log lines of this process never written", value=lines)
+        yield CounterMetricFamily("foldserve_spans_lost", "Traces of this process that got nowhere", value=spans)
 
 
 def _describe_devices(models: dict[Labels, Running]) -> Metric:

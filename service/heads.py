@@ -52,6 +52,7 @@ class _Seen:
         self.url = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self.complete = False
+        self.keep_alive = False
         self.more = False
 
     def on_url(self, url: bytes) -> None:
@@ -62,6 +63,7 @@ class _Seen:
 
     def on_headers_complete(self) -> None:
         self.complete = True
+        self.keep_alive = self.parser.should_keep_alive()  # of a message without a body it forgets that at once
 
     def on_body(self, _: bytes) -> None:
         self.more = True
@@ -74,7 +76,7 @@ def _is_plain(seen: _Seen, parser: Any) -> bool:
         and not seen.more
         and parser.get_method() == b"POST"
         and parser.get_http_version() == "1.1"
-        and parser.should_keep_alive()
+        and seen.keep_alive
         and b"content-length" in names
         and not names & NOT_PLAIN
         and seen.url.startswith(b"/")

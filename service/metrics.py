@@ -76,6 +76,8 @@ class Metrics:
         self._levels = Counts(NUM_LEVELS, directory, suffix=".levels")
         self._level_of: dict[Labels, Level] = {}
         self.running: dict[Labels, Running] = {}
+        self.num_lines_lost: Callable[[], int] = lambda: 0  # of this process, once it has a journal
+        self.num_spans_lost: Callable[[], int] = lambda: 0
         self.refusals = ModelMetrics(self._counts.open(NO_MODEL))
 
     def for_model(self, name: str, version: str | None) -> ModelMetrics:

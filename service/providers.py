@@ -13,6 +13,7 @@ ONNX Runtime goes to the CPU without a word in five ways, and each is closed her
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
@@ -146,9 +147,17 @@ def check_unmixed(nodes: dict[str, int], allowed: set[str]) -> None:
         raise DeviceUnavailable(f"no GPU can be used: the model's nodes would be mixed, {counted}")
 
 
+# `/onnxruntime_src/….h:46 void onnxruntime::f(const std::string&, int) `: a signature ends with a bracket and a space.
+SOURCE = re.compile(r"\s*/\S+\.(?:h|cc|cpp|cu|cuh):\d+ .*?\)\s(?:const )?(?:\[.*?\] ?)?")
+
+
 def first_line(err: Exception) -> str:
-    """Give the first line of what an error says: ONNX Runtime's have several, with stack traces."""
-    return (str(err).strip().splitlines() or [type(err).__name__])[0][:300]
+    """Give the first line of what an error says: ONNX Runtime's have several, with stack traces.
+
+    Where in its source that was raised, with the function's whole signature, says nothing to its users.
+    """
+    line = (str(err).strip().splitlines() or [type(err).__name__])[0]
+    return SOURCE.sub(" ", line)[:400]
 
 
 def _inference_session(model_path: Path, options: ort.SessionOptions, providers: list[Any]) -> ort.InferenceSession:

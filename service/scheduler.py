@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from service.errors import Overloaded
+from service.errors import FoldserveError, Overloaded
 
 # A run of so many hops would be a tenth longer in a thread; what others wait for it on the loop is as much.
 WORTH_HOPS = 10
@@ -184,16 +184,27 @@ class _Call:
 
     def run(self) -> None:
         """Run in this thread, and settle the future in its loop's."""
-        try:
-            settle = partial(self._settle, self._future.set_result, self._function())
-        except BaseException as err:  # noqa: BLE001 - it belongs to who waits
-            settle = partial(self._settle, self._future.set_exception, err)
+        settle, outcome = self._try()
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            self._loop.call_soon_threadsafe(settle)
+            self._loop.call_soon_threadsafe(self._settle, settle, outcome)
+
+    def _try(self) -> tuple[Callable[[Any], None], object]:
+        try:
+            return self._future.set_result, self._function()
+        except FoldserveError as err:
+            return self._future.set_exception, _without_frames(err)
+        except BaseException as err:  # noqa: BLE001 - it belongs to who waits
+            return self._future.set_exception, err
 
     def _settle(self, settle: Callable[[Any], None], outcome: object) -> None:
         if not self._future.done():
             settle(outcome)
+
+
+def _without_frames(err: FoldserveError) -> FoldserveError:
+    """Let go what was worked on when it went wrong: megabytes of a document may hang on the frames of a traceback."""
+    err.__cause__ = err.__context__ = None
+    return err.with_traceback(None)
 
 
 def count_of_a_second(median_seconds: float) -> int:

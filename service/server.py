@@ -6,7 +6,6 @@ import asyncio
 import logging
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +18,10 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from service.announcement import announce, warn_of_devices, warn_of_failures
 from service.answers import CLOSE_HEADER
 from service.app import App, create_app
-from service.complaints import complain
+from service.complaints import complain, say
 from service.connection import Limits, connections
 from service.errors import SettingsInvalid
-from service.journal.opening import open_journal
+from service.request_journal import open_journal
 from service.settings import Settings
 
 EXIT_FAILURE = 1
@@ -41,7 +40,10 @@ def serve(
     """
     try:
         app = create_app(settings, shared)
-        with open_journal(settings) as app.journal:
+        with open_journal(settings) as journal:
+            app.journal = journal
+            app.metrics.num_lines_lost = lambda: journal.num_lines_lost
+            app.metrics.num_spans_lost = lambda: journal.num_spans_lost
             return _run(app, listener, on_ready)
     except SettingsInvalid as err:
         complain(str(err))
@@ -142,7 +144,7 @@ def _tell(app: App, url: str, on_ready: Callable[[], None] | None) -> None:
         return
     grpc = f"{url.removeprefix('http://').rpartition(':')[0]}:{app.grpc_port}" if app.grpc_port else ""
     for line in announce(app.directory, url, grpc):
-        _say(line)
+        say(line)
     for line in (*warn_of_devices(app.directory), *warn_of_failures(app.directory)):
         complain(line)
     on_ready()
@@ -158,8 +160,3 @@ def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()

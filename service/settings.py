@@ -110,10 +110,10 @@ class Settings(BaseSettings):
     """how the log is written, to stderr"""
 
     log_sample: float = Field(default=0.0, ge=0.0, le=1.0)
-    """which share of the good requests gets a line; failures always do, up to some a second"""
+    """which share of the requests gets a line; failures always do, and one refusal a second"""
 
     traces: str | None = None
-    """the OTLP address of a collector for OpenTelemetry traces, such as http://localhost:4318/v1/traces"""
+    """the OTLP address of a collector for OpenTelemetry traces, such as http://localhost:4318"""
 
     trace_sample: float = Field(default=0.01, ge=0.0, le=1.0)
     """which share of the requests is traced, where the caller does not say"""

@@ -7,8 +7,10 @@ later is replaced.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
@@ -88,4 +90,13 @@ class Workers:
 
 
 def _run_worker(work: Work, settings: Settings, listener: socket, ready: Connection | None) -> None:
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     sys.exit(work(settings, listener, None if ready is None else lambda: ready.send(True)))
+
+
+def _end_with_parent() -> None:
+    """Where the parent was killed nobody stops the workers, and they would hold the port: so they end by themselves."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -32,7 +32,7 @@ Then = Callable[[Result, Deliver], Answer | Withdraw]
 
 
 class Journal(Protocol):
-    """Notes requests that were answered: in a log, as a trace (`service/journal/`)."""
+    """Notes requests that were answered: in a log, as a trace."""
 
     def note(self, lane: Lane, answer: Answer, arrived: float, headers: Headers, request_id: bytes) -> None:
         """Note a request that was answered now."""
