@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 import tempfile
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 DOCTOR = "doctor"
 EXIT_FAILURE, EXIT_USAGE = 1, 2
+BACKLOG = 2048  # as uvicorn's
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -46,7 +48,19 @@ def _read_and_serve(arguments: Sequence[str]) -> int:
         return _serve(settings, listener)
 
 
+def _take_descriptors() -> None:
+    """Take as many file descriptors as this user may: the usual limit of 1024 is less than the connections allowed."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def _serve(settings: Settings, listener: socket.socket) -> int:
+    _take_descriptors()
     from service.server import serve
     from service.workers import Workers
 
@@ -70,6 +84,7 @@ def _bind(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        listener.listen(BACKLOG)  # now, so that of two servers on one port the second one knows
     except OSError:
         listener.close()
         raise

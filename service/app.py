@@ -29,21 +29,21 @@ from service.protocols.bugs import answer_bug
 from service.protocols.contract import Contract, Question
 from service.protocols.contracts import create_contracts
 from service.protocols.descriptions import example_request
-from service.protocols.directory import Directory, Served, Table
+from service.protocols.directory import Directory, Served
 from service.protocols.dressing import dress
 from service.protocols.hot_path import read_headers, send_answer, serve
 from service.protocols.http_errors import answer_error
 from service.protocols.lane import Journal, Lane
 from service.protocols.paths import OWN, Protocols
 from service.protocols.predict import encode_request
-from service.protocols.probes import answer_probe
+from service.protocols.probes import answer_metrics, answer_probe
 from service.protocols.runner import Runner
 from service.protocols.tail import answer_tail
 from service.repository import Opening, ServedModel
 from service.request_ids import name_request
 from service.scheduler import OwnThread, count_of_a_second, measure_inline_limit
 from service.settings import Settings
-from service.spare_memory import give_back
+from service.spare_memory import give_back, keep_large_apart
 from service.wishes import WishBoard
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 READING_SECONDS = 0.5  # of a body of some megabytes, with mistakes in it
 LEVEL_SECONDS = 1.0
 KEY_SECONDS = 1.0
+RETIRE_SECONDS = 60.0
 MAX_READING = 64  # bodies, of whatever length is allowed
-FASTAPI = "service.protocols.fastapi_app"
 SWITCH_SECONDS = 300e-6
 
 
@@ -84,7 +84,6 @@ class App:
         self.gate = Gate(settings, self._vertex)
         self._reader = OwnThread(name="read", median_seconds=READING_SECONDS, max_waiting=MAX_READING)
         self._fastapi: ASGIApp | None = None
-        self._described: Table | None = None  # what that application describes
         self._loading = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,14 +93,14 @@ class App:
             return
         lane = self.directory.lane(scope["path"]) if scope["method"] == "POST" else None
         if lane is not None and self.gate.predicting_is_open:
-            await serve(lane, scope, receive, send)
+            await serve(self.directory.lane, lane, scope, receive, send)
             return
         headers, _ = read_headers(scope["headers"])
         refusal = self.gate.refuse(scope["method"], scope["path"], headers, scope["headers"])
         if refusal is not None:
             await self._refuse(answer_error(refusal), headers.request_id, send)
         elif lane is not None:
-            await serve(lane, scope, receive, send)
+            await serve(self.directory.lane, lane, scope, receive, send)
         else:
             await self.rest(scope, receive, send)
 
@@ -150,7 +149,11 @@ class App:
         from service.grpc_door import open_grpc
 
         catalog = OpenInferenceCatalog(self.directory, self.metrics, self.manager)
-        server = await open_grpc(self.settings, port, self.directory, self.gate, catalog)
+        try:
+            server = await open_grpc(self.settings, port, self.directory, self.gate, catalog)
+        except FoldserveError as err:
+            self.failure = err
+            raise
         self.grpc_port = server.port
         try:
             yield
@@ -173,10 +176,9 @@ class App:
             self.rest = rest
 
     async def load_fastapi(self) -> ASGIApp:
-        """Give the application for people; it is made when it is first asked for, and again when the models change."""
+        """Give the application for people; it is made when it is first asked for."""
         async with self._loading:
-            if self._fastapi is None or self._described is not self.directory.table:
-                self._described = self.directory.table
+            if self._fastapi is None:
                 self._fastapi = await asyncio.to_thread(_create_fastapi, self)
         return self._fastapi
 
@@ -187,7 +189,11 @@ class App:
 
     async def _answer_rest(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
-        probe = answer_probe(method, path, self.directory, self.metrics, self._vertex.health_route)
+        if path == "/metrics" and method in {"GET", "HEAD"}:
+            # In a thread: Prometheus' client takes its time, the first time to be imported too.
+            await send_answer(await asyncio.to_thread(answer_metrics, self.metrics), send)
+            return
+        probe = answer_probe(method, path, self.directory, self._vertex.health_route)
         answer = probe or answer_tail(method, path, self.tail)
         if answer is not None:
             await send_answer(answer, send)
@@ -269,8 +275,8 @@ class App:
     async def _retire(self, served: Served) -> None:
         """Let a version go: what it has begun it finishes."""
         model = served.model
-        if served.runner.thread is not None:
-            served.runner.thread.retire()
+        if served.runner.thread is not None:  # what is still being read or unpacked for it finds it at work
+            asyncio.get_running_loop().call_later(RETIRE_SECONDS, served.runner.thread.retire)
         loaded = self.directory.table.models.get(model.name)
         if loaded is None or (model.version or "") not in loaded.versions:
             self.metrics.withdraw(model.name, model.version)
@@ -344,11 +350,9 @@ def _create_tail(settings: Settings) -> Tail | None:
 
 
 def _create_fastapi(app: App) -> ASGIApp:
-    is_new = FASTAPI not in sys.modules
     from service.protocols.fastapi_app import create_fastapi
 
-    if is_new:
-        gc.freeze()  # what is loaded stays; what is made of it does not
+    gc.freeze()  # what was imported stays
     return create_fastapi(app.directory, app.metrics, app.manager, app.tail, wants_keys=app.gate.wants_keys)
 
 
@@ -371,6 +375,7 @@ def _frozen_garbage() -> Iterator[None]:
     """Keep what was loaded out of the garbage collector's way: it lives as long as the server does."""
     gc.collect()
     give_back()
+    keep_large_apart()
     gc.freeze()
     try:
         yield

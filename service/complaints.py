@@ -17,8 +17,10 @@ def complain(line: str) -> None:
     _write(sys.stderr, f"foldserve: {' '.join(line.split())}\n")
 
 
-def _write(stream: TextIO, line: str) -> None:
+def _write(stream: TextIO | None, line: str) -> None:
     """A full disk behind it, or a reader who has gone, keeps no server from serving."""
+    if stream is None:  # the process was started without it
+        return
     with contextlib.suppress(OSError):
         stream.write(line)
         stream.flush()

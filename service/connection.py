@@ -27,17 +27,18 @@ from uvicorn.server import ServerState
 from service.answers import AnswerWriter
 from service.errors import NotReady
 from service.gate import Gate
-from service.heads import END, MAX_BYTES, Head, read_head
+from service.heads import END, MAX_BYTES, Head, leave_upgrades_out, read_head
 from service.protocols.answer import Answer
 from service.protocols.contract import Headers, Question
 from service.protocols.http_errors import answer_error, answer_status
 from service.protocols.lane import Lane
-from service.protocols.runner import Withdraw
+from service.protocols.runner import Withdraw, nothing_to_withdraw
 from service.request_ids import name_request
 from service.spinning import Spinning
 
 CHECKS_PER_LIMIT = 4
 IN_A_ROW = 8
+MAX_HEAD_BYTES = 64 * 1024
 LAST_MOMENT_SECONDS = 0.05  # at shutdown, for what was sent before the client could know
 
 
@@ -102,6 +103,7 @@ class Connection(HttpToolsProtocol):
         self._arrived = 0.0  # when the prediction that is in the works was here whole
         self._yielding = False  # there is more to look at, after the others' turn
         self._closing = False  # after the last answer
+        self._num_head_bytes = 0  # of a head whose end has not come
         self._is_headed = False  # the parser below has seen the head of its message
         self._since = time.perf_counter()  # the last answer, or the first byte of what is arriving
         self._cycles: list[Any] = []  # what uvicorn has begun and not finished
@@ -179,7 +181,20 @@ class Connection(HttpToolsProtocol):
             if head is not None and lane is not None and self._admits(head, lane):
                 self._take(head, data, body)
                 return
-        super().data_received(data[start:] if start else data)
+            data, start = leave_upgrades_out(data, start), 0
+        self._pass_on(data[start:] if start else data)
+
+    def _pass_on(self, data: bytes) -> None:
+        """Leave it to uvicorn, unless it is a head without an end."""
+        super().data_received(data)
+        if self._between or self._is_headed:
+            self._num_head_bytes = 0
+            return
+        self._num_head_bytes += len(data)
+        if self._num_head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            long = answer_status(431, f"the head of the request is longer than {MAX_HEAD_BYTES} bytes")
+            self.transport.write(self._writer.write(long, time.perf_counter(), name_request(b""), close=True))
+            self.transport.close()
 
     def _admits(self, head: Head, lane: Lane) -> bool:
         """May it be answered here? What is refused is refused on the usual way, before its body is read."""
@@ -278,10 +293,9 @@ class Connection(HttpToolsProtocol):
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Keep the connection of a client who only says that no more requests will come, if its answer is at hand.
 
-        A client who has gone says the same. So what waits for a long model is not computed for it.
+        A client who has gone says the same. So what waits for a thread, or for its turn, is not computed for it.
         """
-        lane = self._asked
-        self._closing = lane.runner.thread is None if lane is not None else bool(self._held)
+        self._closing = self._withdraw is nothing_to_withdraw if self._asked is not None else bool(self._held)
         return self._closing
 
     def shutdown(self) -> None:

@@ -7,6 +7,7 @@ Whatever else there is (chunks, `Expect`, upgrades, queries, HTTP/1.0, mistakes)
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from service.protocols.hot_path import read_headers
 END = b"\r\n\r\n"
 MAX_BYTES = 2048
 MAX_KEPT = 2048
+UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
+OF_UPGRADES = frozenset({b"upgrade", b"http2-settings", b"connection"})
 NOT_PLAIN = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
 
 
@@ -83,3 +86,17 @@ def _is_plain(seen: _Seen, parser: Any) -> bool:
         and seen.url.isascii()
         and not set(seen.url) & set(b"%?#")
     )
+
+
+def leave_upgrades_out(data: bytes, start: int) -> bytes:
+    """Give the request that begins at `start` without its wish for another protocol, which nobody has to follow.
+
+    Java's client asks for HTTP/2 with its first request (RFC 9110, section 7.8). The parser would take what follows the
+    head for that protocol, and the request's own body would be lost.
+    """
+    stop = data.find(END, start)
+    if stop < 0 or UPGRADE.search(data, start, stop) is None:
+        return data[start:]
+    lines = data[start:stop].split(b"\r\n")
+    kept = [line for line in lines if line.partition(b":")[0].strip().lower() not in OF_UPGRADES]
+    return b"\r\n".join(kept) + data[stop:]

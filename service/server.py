@@ -28,6 +28,7 @@ EXIT_FAILURE = 1
 KEEP_ALIVE_SECONDS = 75  # longer than the 60 s of the usual load balancers: they close first, and lose no request
 SHUTDOWN_SECONDS = 30
 DRAIN_STEP_SECONDS = 0.1
+SAME_SIGNAL_SECONDS = 1.0
 
 
 def serve(
@@ -88,11 +89,13 @@ class _Server(uvicorn.Server):
         app.stop = self._stop
         self._app = app
         self._on_started = on_started
+        self._told_at = 0.0  # to end
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Load and listen, then say so."""
         await super().startup(sockets=sockets)
-        self._on_started()
+        if self.started and not self.should_exit:
+            self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Say that no more requests are wanted, go on answering for a while, then finish.
@@ -105,11 +108,16 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets=sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to shut down; at the second signal, whichever it is, do so without waiting."""
-        if self.should_exit:
-            self.force_exit = True
-        else:
+        """Begin to shut down; at the second signal, whichever it is, do so without waiting.
+
+        What follows at once is the same one: it was sent to all processes, and the parent passes it on to us.
+        """
+        now = time.monotonic()
+        if not self.should_exit:
+            self._told_at = now
             super().handle_exit(sig, frame)
+        elif now - self._told_at > SAME_SIGNAL_SECONDS:
+            self.force_exit = True
 
     def _stop(self) -> None:
         """End as soon as may be: the app can not go on."""
@@ -122,21 +130,16 @@ class _Server(uvicorn.Server):
 
 
 def _choose_protocol(app: App) -> Any:
-    """What uvicorn makes for each connection: its own protocol, or ours on top of it."""
-    if app.settings.http == "asgi":
-        return "httptools"
+    """What uvicorn makes for each connection: its protocol with ours on top, which takes predictions or leaves them."""
     settings = app.settings
-    return connections(
-        app.directory.lane,
-        app.gate,
-        limits=Limits(
-            header_seconds=settings.header_seconds,
-            receive_seconds=settings.receive_seconds,
-            write_seconds=settings.write_seconds,
-            max_connections=settings.max_connections,
-        ),
-        spin_seconds=settings.spin_microseconds * 1e-6,
+    limits = Limits(
+        header_seconds=settings.header_seconds,
+        receive_seconds=settings.receive_seconds,
+        write_seconds=settings.write_seconds,
+        max_connections=settings.max_connections,
     )
+    find = app.directory.lane if settings.http == "fast" else lambda _: None
+    return connections(find, app.gate, limits=limits, spin_seconds=settings.spin_microseconds * 1e-6)
 
 
 def _tell(app: App, url: str, on_ready: Callable[[], None] | None) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
 from service.device import GpuOptions, ServingDevice
@@ -98,7 +98,7 @@ class Settings(BaseSettings):
     """which groups of routes want a key, of predict, read and manage; manage always does"""
 
     http: Literal["fast", "asgi"] = "fast"
-    """fast: predictions are answered below ASGI; asgi: plain uvicorn, the same answers, slower"""
+    """fast: predictions are answered below ASGI; asgi: all goes through uvicorn, the same answers, slower"""
 
     tail_report: int = Field(default=0, ge=0, le=1000)
     """keep so many of the slowest predictions and why they were slow, for GET /tail-report; costs some µs a request"""
@@ -121,6 +121,13 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(default=0.0, ge=0.0, le=3600.0)
     """after SIGTERM, how long to go on answering while /health/ready already says no"""
 
+    @model_validator(mode="after")
+    def _check_grpc_port(self) -> Settings:
+        """Several workers share a port, and none of them would know which one another was given."""
+        if self.grpc_port == 0 and self.workers > 1:
+            raise ValueError("grpc-port 0 takes a free port, and several workers need to know it: name one")
+        return self
+
     @staticmethod
     def vertex() -> VertexEnvironment:
         """Say what Vertex AI tells this container, if it runs there.
@@ -132,7 +139,9 @@ class Settings(BaseSettings):
 
     def gpu_options(self) -> GpuOptions:
         """Say how a GPU is to be used."""
-        cache = self.engine_cache or Path.home() / ".cache" / "foldserve" / "tensorrt"
+        cache = self.engine_cache
+        if cache is None and self.device == "tensorrt":
+            cache = Path.home() / ".cache" / "foldserve" / "tensorrt"
         return GpuOptions(tf32=self.tf32, engine_cache=cache)
 
 

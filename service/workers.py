@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from socket import socket
 
+from service.complaints import complain
 from service.settings import Settings
 
 # What a worker does: serve until it is told to stop, call the function (if any) once ready, return the exit code.
@@ -38,7 +39,7 @@ class Workers:
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; return the exit code."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._stop)
         code = self._start_first()
         if code:
@@ -78,8 +79,7 @@ class Workers:
     def _replace(self, dead: SpawnProcess) -> None:
         if self._stopping:
             return
-        sys.stderr.write(f"foldserve: a worker died (exit code {dead.exitcode}): starting another one\n")
-        sys.stderr.flush()
+        complain(f"a worker died (exit code {dead.exitcode}): starting another one")
         time.sleep(RESTART_PAUSE_SECONDS)  # one that dies at once must not eat the machine
         self._start()
 

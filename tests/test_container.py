@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import yaml
 
-from service.metrics import Metrics
 from service.protocols.directory import Directory
 from service.protocols.probes import answer_probe
 from service.server import SHUTDOWN_SECONDS
@@ -200,7 +199,7 @@ def test_a_manifest_says_first_what_it_is_and_how_to_use_it(file: str) -> None:
 
 def test_the_probes_ask_routes_that_the_server_has() -> None:
     probes = {kind: container()[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")}
-    asked = [answer_probe("GET", probe["path"], Directory(), Metrics()) for probe in probes.values()]
+    asked = [answer_probe("GET", probe["path"], Directory()) for probe in probes.values()]
     assert None not in asked
     assert probes["liveness"]["path"] == "/health/live"
     assert probes["startup"]["path"] == probes["readiness"]["path"] == "/health/ready"

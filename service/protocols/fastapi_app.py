@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
@@ -21,7 +21,7 @@ from service.protocols.documents import add_documents
 from service.protocols.http_errors import answer_error, answer_status
 from service.protocols.management_routes import add_management_routes
 from service.protocols.open_inference_routes import add_open_inference_routes
-from service.protocols.openapi import add_predict_routes
+from service.protocols.openapi import add_predict_routes, describe_predictions
 from service.protocols.responses import to_response
 from service.protocols.tail_routes import add_tail_routes
 from service.protocols.tensorflow_routes import add_tensorflow_routes
@@ -36,7 +36,13 @@ def create_fastapi(
     """Create the application for what the directory holds; with `wants_keys`, /docs asks for one."""
     # The assets of /docs come with the package: the page opens without a network.
     dependencies = [Security(HTTPBearer(auto_error=False))] if wants_keys else []
-    app = FastAPIOffline(title="foldserve", version=foldserve_version(), redoc_url=None, dependencies=dependencies)
+    app = FastAPIOffline(
+        title="foldserve",
+        version=foldserve_version(),
+        redoc_url=None,
+        redirect_slashes=False,
+        dependencies=dependencies,
+    )
     _answer_errors(app)
     add_documents(app, directory, metrics)
     add_tail_routes(app, tail)
@@ -45,7 +51,18 @@ def create_fastapi(
     add_tensorflow_routes(app, directory)
     add_management_routes(app, catalog, manager)
     add_predict_routes(app, directory)
+    _describe_what_is_served(app, directory, wants_keys=wants_keys)
     return app
+
+
+def _describe_what_is_served(app: FastAPI, directory: Directory, *, wants_keys: bool) -> None:
+    """Have the document describe the models as they are when somebody reads it."""
+    static = app.openapi()
+
+    def describe() -> dict[str, Any]:
+        return {**static, "paths": {**static["paths"], **describe_predictions(directory, wants_keys=wants_keys)}}
+
+    app.openapi = describe  # type: ignore[method-assign]
 
 
 def _answer_errors(app: FastAPI) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from service.errors import FoldserveError
@@ -35,6 +35,7 @@ FIELDS = {
 }
 
 
+Find = Callable[[str], Lane | None]
 # Of any body, where curl is told nothing; TensorFlow Serving's own examples post JSON so. It counts as nothing said.
 SAID_BY_CURL = b"application/x-www-form-urlencoded"
 
@@ -43,16 +44,17 @@ class ClientGone(Exception):
     """The client has closed the connection: there is nobody to answer."""
 
 
-async def serve(lane: Lane, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer one prediction request."""
+async def serve(find: Find, lane: Lane, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer one prediction request, by the lane that stands at its path once its body is there: versions change."""
     arrived = time.perf_counter()
     headers, content_length = read_headers(scope["headers"])
     try:
-        answer, arrived = await respond(lane, Posted(headers, content_length, scope["query_string"]), receive)
+        posted = Posted(headers, content_length, scope["query_string"])
+        answer, arrived = await respond(lambda: find(scope["path"]) or lane, posted, receive)
     except ClientGone:
         return
     request_id = name_request(headers.request_id)
-    lane.count(answer, arrived, headers, request_id)
+    (find(scope["path"]) or lane).count(answer, arrived, headers, request_id)
     await send_answer(answer, send, closing_headers(answer, arrived, request_id))
 
 
@@ -71,18 +73,18 @@ class Posted(NamedTuple):
     query: bytes
 
 
-async def respond(lane: Lane, posted: Posted, receive: Receive) -> tuple[Answer, float]:
+async def respond(find: Callable[[], Lane], posted: Posted, receive: Receive) -> tuple[Answer, float]:
     """Read a request's body and compute its answer; give also when it was here whole.
 
     Raises:
         ClientGone: the connection was closed before there was an answer.
     """
     try:
-        body = await _read_body(receive, posted.content_length, lane.max_body_bytes)
+        body = await _read_body(receive, posted.content_length, find().max_body_bytes)
     except FoldserveError as err:
-        return lane.refuse(err), time.perf_counter()
+        return find().refuse(err), time.perf_counter()
     arrived = time.perf_counter()
-    return await _ask(lane, Question(body, posted.headers, posted.query), receive, arrived), arrived
+    return await _ask(find(), Question(body, posted.headers, posted.query), receive, arrived), arrived
 
 
 def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Headers, int]:
@@ -91,10 +93,10 @@ def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Headers, int]:
     content_length = 0
     for name, value in headers:
         if name in FIELDS:
-            found[FIELDS[name]] = value
+            found[FIELDS[name]] = value.strip(b" \t")
         elif name == b"content-length":
             content_length = int(value)  # the HTTP parser lets only digits pass
-    if found.get("content_type") == SAID_BY_CURL:
+    if found.get("content_type", b"").startswith(SAID_BY_CURL):
         del found["content_type"]
     return Headers(**found), content_length
 

@@ -24,7 +24,7 @@ from service.protocols.runner import NO_DEADLINE, Call, Deliver, Runner, Withdra
 from service.repository import ServedModel
 from service.scheduler import OwnThread
 
-EXPLAINED_INLINE_BYTES = 16 * 1024  # some milliseconds
+EXPLAINED_INLINE_BYTES = 2 * 1024  # a millisecond or so
 
 Result = TypeVar("Result")
 # What is done with a thread's result: an answer, or one that is delivered later.
@@ -87,7 +87,7 @@ class Lane:
         deadline = arrived + read_timeout(headers.timeout) if headers.timeout else NO_DEADLINE
         if not is_plain(headers.content_encoding):
             unpacked = self.reader.submit(self._unpack, question)
-            return self._go_on(unpacked, deliver, lambda plain, later: self.ask(plain, later, arrived))
+            return self._go_on(unpacked, deliver, deadline, lambda plain, later: self.ask(plain, later, arrived))
         if self.runner.thread is not None:
             return self._ask_thread(self.runner.thread, question, deliver, arrived, deadline)
         work = self.contract.try_read(question)
@@ -96,7 +96,7 @@ class Lane:
         if work is not None:
             return self._run(work, deliver, arrived, deadline)
         read = self.reader.submit(self.contract.read, question)
-        return self._go_on(read, deliver, lambda work, later: self._run(work, later, arrived, deadline))
+        return self._go_on(read, deliver, deadline, lambda work, later: self._run(work, later, arrived, deadline))
 
     def _run(self, work: Work, deliver: Deliver, arrived: float, deadline: float) -> Answer | Withdraw:
         if work.timeout_seconds is not None:
@@ -106,20 +106,21 @@ class Lane:
     def _ask_thread(
         self, thread: OwnThread, question: Question, deliver: Deliver, arrived: float, deadline: float
     ) -> Withdraw:
-        """Have a long model's thread read and answer. If its time is over before, that is the answer."""
+        """Have a long model's thread read and answer."""
         answer = thread.submit(self.runner.answer, self.contract, question, arrived, deadline)
+        return self._go_on(answer, deliver, deadline, lambda answer, _: answer)
+
+    def _go_on(self, result: asyncio.Future[Result], deliver: Deliver, deadline: float, then: Then[Result]) -> Withdraw:
+        """Go on with what a thread gives. If the time is over before, that is the answer."""
         if deadline < NO_DEADLINE:
             seconds = max(deadline - time.perf_counter(), 0.0)
-            alarm = asyncio.get_running_loop().call_later(seconds, self._give_up, answer, deliver)
-            answer.add_done_callback(lambda _: alarm.cancel())
-        return self._go_on(answer, deliver, lambda answer, _: answer)
-
-    def _give_up(self, answer: asyncio.Future[Answer], deliver: Deliver) -> None:
-        if answer.cancel():
-            deliver(self.contract.refuse(too_late()))
-
-    def _go_on(self, result: asyncio.Future[Result], deliver: Deliver, then: Then[Result]) -> Withdraw:
+            alarm = asyncio.get_running_loop().call_later(seconds, self._give_up, result, deliver)
+            result.add_done_callback(lambda _: alarm.cancel())
         return _Later(self.contract, deliver).wait(result, then)
+
+    def _give_up(self, result: asyncio.Future[Result], deliver: Deliver) -> None:
+        if result.cancel():
+            deliver(self.contract.refuse(too_late()))
 
     def _unpack(self, question: Question) -> Question:
         headers = question.headers

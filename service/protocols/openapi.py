@@ -1,11 +1,13 @@
-"""The prediction routes as FastAPI knows them, so that /docs shows each model's real shape and a real example.
+"""The prediction routes as OpenAPI has them, so that /docs shows each model's real shape and a real example.
 
-Requests do not come this way, as the hot path is in front; if they did they would get the same answer.
+Requests for what is served do not come this way, as the hot path is in front; if they did they would get the same
+answer.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -13,7 +15,7 @@ from fastapi import FastAPI, Request, Response
 from service.protocols.directory import Directory
 from service.protocols.lane import Lane
 from service.protocols.paths import DEFAULT_PATHS, INVOCATIONS, OPEN_INFERENCE, OWN, PATTERNS, TENSORFLOW, VERTEX
-from service.protocols.responses import answer_posted, refuse
+from service.protocols.responses import answer_posted
 from service.protocols.schemas import describe_wire
 
 TITLES = {
@@ -23,6 +25,8 @@ TITLES = {
     INVOCATIONS: "SageMaker and MLflow",
     VERTEX: "Vertex AI",
 }
+BEARER = "HTTPBearer"  # as FastAPI names it
+LANE_AT = {path: protocol for protocol, path in DEFAULT_PATHS.items()}
 ERROR_SCHEMA = {
     "type": "object",
     "required": ["error", "code"],
@@ -51,37 +55,46 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def add_predict_routes(app: FastAPI, directory: Directory) -> None:
-    """Declare the routes of every protocol; what no lane takes gets here, and is refused."""
-    for path, lane in directory.table.lanes.items():
-        _declare(app, path, lane)
+    """Declare the routes of every protocol for what no lane takes, which is refused; what is served is described apart.
 
-    async def predict_default() -> Response:
-        return refuse(directory.find_default)
+    Models come and go, and FastAPI's routes do not.
+    """
 
-    async def predict(name: str, version: str | None = None, label: str | None = None) -> Response:
-        return refuse(lambda: directory.find(name, version, label))
+    async def predict_default(request: Request) -> Response:
+        lane_of = LANE_AT[request.url.path]
+        return await answer_posted(lambda: directory.find_default().lanes[lane_of], request)
 
     for path in DEFAULT_PATHS.values():
         app.add_api_route(path, predict_default, methods=["POST"], include_in_schema=False)
-    for pattern in PATTERNS.values():
+    for protocol, pattern in PATTERNS.items():
         for place in ("", "/versions/{version}", "/labels/{label}"):
             path = pattern.format(model="{name}", place=place)
-            app.add_api_route(path, predict, methods=["POST"], include_in_schema=False)
+            app.add_api_route(path, _plan_route(directory, protocol), methods=["POST"], include_in_schema=False)
 
 
-def _declare(app: FastAPI, path: str, lane: Lane) -> None:
-    async def predict(request: Request) -> Response:  # the hot path is in front, so only a test comes here
-        return await answer_posted(lane, request)
+def _plan_route(directory: Directory, protocol: str) -> Callable[..., Awaitable[Response]]:
+    async def predict(request: Request, name: str, version: str | None = None, label: str | None = None) -> Response:
+        return await answer_posted(lambda: directory.find(name, version, label).lanes[protocol], request)
 
-    app.add_api_route(
-        path,
-        predict,
-        methods=["POST"],
-        tags=[f"predict: {TITLES[lane.protocol]}"],
-        summary=f"Predict with model {lane.model.name}",
-        operation_id=re.sub(r"\W+", "_", path.strip("/")),
-        openapi_extra=_describe(lane),
-    )
+    return predict
+
+
+def describe_predictions(directory: Directory, *, wants_keys: bool) -> dict[str, Any]:
+    """Describe the routes of the models that are served now, as OpenAPI's `paths`."""
+    security = {"security": [{BEARER: []}]} if wants_keys else {}
+    return {path: {"post": {**_name(path, lane), **security, **_describe(lane)}} for path, lane in _lanes(directory)}
+
+
+def _lanes(directory: Directory) -> list[tuple[str, Lane]]:
+    return list(directory.table.lanes.items())
+
+
+def _name(path: str, lane: Lane) -> dict[str, Any]:
+    return {
+        "tags": [f"predict: {TITLES[lane.protocol]}"],
+        "summary": f"Predict with model {lane.model.name}",
+        "operationId": re.sub(r"\W+", "_", path.strip("/")),
+    }
 
 
 def _describe(lane: Lane) -> dict[str, Any]:

@@ -9,9 +9,7 @@ from service.protocols.answer import Answer
 from service.protocols.directory import Directory
 
 
-def answer_probe(
-    method: str, path: str, directory: Directory, metrics: Metrics, health_route: str = ""
-) -> Answer | None:
+def answer_probe(method: str, path: str, directory: Directory, health_route: str = "") -> Answer | None:
     """Answer a probe; None if the request is none. HEAD gets what GET does, and who sends it leaves the body out.
 
     `health_route` is where Vertex AI asks, if it does.
@@ -24,7 +22,7 @@ def answer_probe(
         return answer_ready(directory)
     if path in {"/ping", "/health"} or path == health_route:
         return answer_ping(directory)
-    return answer_metrics(metrics) if path == "/metrics" else None
+    return None
 
 
 def answer_live() -> Answer:

@@ -27,22 +27,16 @@ def to_json(value: Any) -> Response:
     return to_response(Answer(200, msgspec.json.encode(value)))
 
 
-async def answer_posted(lane: Lane, request: Request) -> Response:
-    """Ask a lane what was posted.
+async def answer_posted(find: Callable[[], Lane], request: Request) -> Response:
+    """Ask a lane what was posted; or say why a path that would predict does not: what it means is not loaded.
 
     Raises:
         ClientGone: the connection was closed before there was an answer.
     """
     headers, content_length = read_headers(request.scope["headers"])
     posted = Posted(headers, content_length, request.scope["query_string"])
-    answer, _ = await respond(lane, posted, request.receive)
-    return to_response(answer)
-
-
-def refuse(find: Callable[[], object]) -> Response:
-    """Say why a path that would predict does not: what it means is not loaded."""
     try:
-        find()
+        answer, _ = await respond(find, posted, request.receive)
     except ModelUnknown as err:
-        return to_response(answer_error(err))
-    return to_response(answer_error(ModelUnknown("the model was loaded this very moment: ask again")))
+        answer = answer_error(err)
+    return to_response(answer)

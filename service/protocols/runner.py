@@ -7,14 +7,16 @@ takes the event loop for a slice at a time, so that others get their turn. A lon
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from service.errors import DeadlineExceeded, DeviceLost, FoldserveError, Overloaded
+from service.errors import BodyTooLarge, DeadlineExceeded, DeviceLost, FoldserveError, Overloaded
 from service.protocols.answer import Answer, Times
 from service.protocols.bugs import answer_bug
 from service.protocols.contract import Contract, Outputs, Question, Work
@@ -27,6 +29,8 @@ Withdraw = Callable[[], object]
 Compute = Callable[[Sequence[bytes]], Outputs]
 
 SLICE_SECONDS = 1e-3
+MAX_SLICED = 64
+MAX_ANSWER_NUMBERS = 500_000  # some megabytes of JSON, written in one go
 NO_DEADLINE = float("inf")
 
 
@@ -57,7 +61,8 @@ class Runner:
         self.model = model
         self.thread = thread
         self.max_waiting = max_waiting
-        self.num_sliced = 0
+        self._sliced: deque[_Slices] = deque()
+        self._numbers_each = sum(math.prod(spec.shape) for spec in model.predictor.signature.outputs)
         compute = partial(_compute_counted, model.batches.compute, count, on_lost)
         self._compute = partial(_compute_all, compute, model.batches.largest)
         self._tick: Tick[Call, Answer] | None = None
@@ -75,7 +80,7 @@ class Runner:
 
     def num_in_flight(self) -> int:
         """Count the requests that wait for the model, or that it works on."""
-        return self.num_queued() + self.num_sliced + (self.thread.num_running() if self.thread is not None else 0)
+        return self.num_queued() + len(self._sliced) + (self.thread.num_running() if self.thread is not None else 0)
 
     def run(self, call: Call, deliver: Deliver) -> Answer | Withdraw:
         """Run on the event loop: give the answer, or how to withdraw it if it is delivered later.
@@ -101,53 +106,70 @@ class Runner:
             work = contract.try_read(question) or contract.read(question)
             if work.timeout_seconds is not None:
                 refuse_late(arrived + work.timeout_seconds)
+            self._check_size(work)
             return _answer_alone(self._compute, Call(work, contract, time.perf_counter()))
         except FoldserveError as err:
             return contract.refuse(err)
 
+    def _check_size(self, work: Work) -> None:
+        """Refuse what would be answered with more than a client can mean.
+
+        Raises:
+            BodyTooLarge: the outputs of so many instances are too many numbers.
+        """
+        count = len(work.instances)
+        if count > 1 and count * self._numbers_each > MAX_ANSWER_NUMBERS:
+            most = max(MAX_ANSWER_NUMBERS // self._numbers_each, 1)
+            expected, got = f"at most {most} instances of this model in one request", f"{count}"
+            raise BodyTooLarge(f"expected {expected}, got {got}", expected=expected, got=got)
+
     def _slice(self, call: Call, deliver: Deliver) -> Answer | Withdraw:
-        if self.num_sliced >= self.max_waiting:
-            raise Overloaded(f"{self.num_sliced} requests of many instances wait already", retry_after_seconds=1)
-        return _Slices(self, self._compute, self.model.batches.largest, call).begin(deliver)
+        """Compute the first slice at once; if that is not all, the rest when it is its turn."""
+        self._check_size(call.work)
+        if len(self._sliced) >= MAX_SLICED:
+            raise Overloaded(f"{len(self._sliced)} requests of many instances wait already", retry_after_seconds=1)
+        slices = _Slices(self._compute, self.model.batches.largest, call, deliver)
+        if not self._sliced:
+            answer = slices.run()
+            if answer is not None:
+                return answer
+            asyncio.get_running_loop().call_soon(self._take_turn)
+        self._sliced.append(slices)
+        return slices.withdraw
+
+    def _take_turn(self) -> None:
+        """Run one slice of the request that has waited longest; it goes to the end of the queue if that was not all."""
+        slices = self._sliced.popleft()
+        answer = None if slices.withdrawn else slices.run()
+        if answer is None and not slices.withdrawn:
+            self._sliced.append(slices)
+        if self._sliced:
+            asyncio.get_running_loop().call_soon(self._take_turn)
+        if answer is not None:
+            slices.deliver(answer)
 
 
 class _Slices:
     """One request of many instances, on the event loop for `SLICE_SECONDS` a turn."""
 
-    def __init__(self, runner: Runner, compute: Compute, largest: int, call: Call) -> None:
-        self._runner = runner
+    def __init__(self, compute: Compute, largest: int, call: Call, deliver: Deliver) -> None:
+        self.deliver = deliver
+        self.withdrawn = False
         self._compute = compute
         self._largest = largest
         self._call = call
         self._parts: list[Outputs] = []
         self._next = 0
-        self._started = time.perf_counter()
-        self._withdrawn = False
+        self._started = 0.0
 
-    def begin(self, deliver: Deliver) -> Answer | Withdraw:
-        """Run the first slice; many a request is no longer than that."""
-        answer = self._run_slice()
-        if answer is not None:
-            return answer
-        self._runner.num_sliced += 1
-        asyncio.get_running_loop().call_soon(self._go_on, deliver)
-        return self._withdraw
+    def withdraw(self) -> None:
+        """Compute nothing more: nobody waits for it."""
+        self.withdrawn = True
 
-    def _go_on(self, deliver: Deliver) -> None:
-        answer = None if self._withdrawn else self._run_slice()
-        if answer is None and not self._withdrawn:
-            asyncio.get_running_loop().call_soon(self._go_on, deliver)
-            return
-        self._runner.num_sliced -= 1
-        if answer is not None:
-            deliver(answer)
-
-    def _withdraw(self) -> None:
-        self._withdrawn = True
-
-    def _run_slice(self) -> Answer | None:
+    def run(self) -> Answer | None:
         """Compute until the slice is used up; give the answer once all is computed, or has failed."""
-        call, until = self._call, time.perf_counter() + SLICE_SECONDS
+        call, now = self._call, time.perf_counter()
+        self._started = self._started or now
         instances = call.work.instances
         try:
             refuse_late(call.deadline)
@@ -155,7 +177,7 @@ class _Slices:
                 outputs = self._compute(instances[self._next : self._next + self._largest])
                 self._parts.append(tuple(output.copy() for output in outputs))
                 self._next += self._largest
-                if time.perf_counter() > until and self._next < len(instances):
+                if time.perf_counter() > now + SLICE_SECONDS and self._next < len(instances):
                     return None
             joined = tuple(np.concatenate(parts) for parts in zip(*self._parts, strict=True))
             return _write(call, joined, self._started, time.perf_counter())

@@ -322,6 +322,27 @@ def test_ten_thousand_requests_over_many_connections_get_one_answer(pair: Pair) 
     assert len(asyncio.run(main())) == 1
 
 
+def test_a_wish_for_http_2_is_passed_over_and_the_request_answered(pair: Pair) -> None:
+    """Java's client has that wish with its first request."""
+    wishes = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAAP__")
+    fast, asgi = pair.exchange(post(GOOD, *wishes))
+    assert statuses(fast) == [200, 200]
+    assert fast == asgi
+
+
+@pytest.mark.parametrize("way", ["fast", "asgi"])
+def test_a_head_without_an_end_is_refused_in_size_and_in_time(pair: Pair, way: str) -> None:
+    server: RunningServer = getattr(pair, way)
+    with connect(server) as connection:
+        with contextlib.suppress(ConnectionError):
+            for _ in range(200):
+                connection.sendall(b"POST /predict HTTP/1.1\r\n" if not _ else b"a: " + b"b" * 1000 + b"\r\n")
+        assert statuses(read_all(connection)) in ([431], [])
+    with connect(server) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nhost:")
+        assert statuses(read_all(connection)) == [408]
+
+
 # --- in this process, to look inside ---------------------------------------------------------------------------------
 
 Begin = Callable[[], Any]

@@ -62,7 +62,7 @@ def test_a_client_that_leaves_while_it_waits_gets_no_answer(app: App) -> None:
             served = app.directory.find("digits")
             assert served.runner.thread is not None
             blocker = served.runner.thread.submit(time.sleep, 0.2)
-            await hot_path.serve(served.lanes[OWN], SCOPE, receive, send)
+            await hot_path.serve(app.directory.lane, served.lanes[OWN], SCOPE, receive, send)
             await blocker
 
     asyncio.run(main())

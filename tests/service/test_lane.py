@@ -225,6 +225,37 @@ def test_many_instances_are_computed_no_further_for_who_has_gone(
     assert sum(sizes) < 500
 
 
+def test_what_would_be_answered_with_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "MAX_ANSWER_NUMBERS", 30)  # of three a row
+
+    async def main() -> list[Answer]:
+        async with running(tmp_path) as served:
+            bodies = [json.dumps({"instances": rows(count).tolist()}).encode() for count in (10, 11)]
+            return [await ask(served, Question(body), TENSORFLOW) for body in bodies]
+
+    fits, is_more = asyncio.run(main())
+    assert (fits.status, is_more.status) == (200, 413)
+    assert "at most 10 instances" in json.loads(is_more.body)["error"]
+
+
+def test_requests_of_many_instances_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "SLICE_SECONDS", 0.0)
+
+    async def main() -> list[int]:
+        done: list[int] = []
+
+        async def ask_many(served: Served, number: int, count: int) -> None:
+            await ask(served, Question(json.dumps({"instances": rows(count).tolist()}).encode()), TENSORFLOW)
+            done.append(number)
+
+        async with running(tmp_path) as served:
+            await asyncio.gather(*(ask_many(served, number, count) for number, count in enumerate((400, 64, 64))))
+            assert served.runner.num_in_flight() == 0
+        return done
+
+    assert asyncio.run(main())[-1] == 0  # the long one, though it came first
+
+
 # --- queues ----------------------------------------------------------------------------------------------------------
 
 
