@@ -1,8 +1,10 @@
 """Numbers that the processes of one server count, each for itself, and that any of them can add up: float64 cells.
 
-Each process writes one file a subject, in a directory that all share: a line of JSON that says what is counted, padded
-to `HEAD_BYTES`, then the cells, mapped into memory. Counting is one addition in memory, without a lock and without a
-system call; what a process has counted stays when it dies. A server of one process keeps its cells to itself.
+Each process writes files of its own, in a directory that all share, each a row of `NUM_SLOTS` slots that are mapped
+into memory: a line of JSON that says what is counted, padded to `HEAD_BYTES`, then the cells. A slot is one subject's,
+or empty still: it begins with 0. As a file holds many, models that come and go for ever do not use up the descriptors.
+Counting is one addition in memory, without a lock and without a system call; what a process has counted stays when it
+dies. A server of one process keeps its cells to itself.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import mmap
 import os
 import time
 from collections.abc import Iterator, MutableSequence, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from typing import Any
 import msgspec
 
 HEAD_BYTES = 1024
+NUM_SLOTS = 64
 SUFFIX = ".counts"
 CELL_BYTES = 8
 
@@ -43,6 +47,8 @@ class Counts:
         self._directory = directory
         self._own: dict[Labels, Cells] = {}
         self._own_paths: set[Path] = set()
+        self._slots: list[memoryview] = []  # those that are still empty, of the file that was made last
+        self._last_path: Path | None = None
 
     def open(self, labels: Labels) -> Cells:
         """Give this process's cells for a subject, float64 [num_cells], all 0 at first."""
@@ -59,24 +65,44 @@ class Counts:
 
     def each_alive(self) -> list[Counted]:
         """Give the cells of every subject in every process that lives: of the dead nothing goes up and down."""
-        alive = (_read_file(path) for path in self._others() if is_alive(int(path.name.split("-")[0])))
-        return [Counted(labels, tuple(values)) for labels, values in (*self._own.items(), *alive)]
+        alive = (path for path in self._others() if is_alive(int(path.name.split("-")[0])))
+        others = (subject for path in alive for subject in self._read_file(path))
+        return [Counted(labels, tuple(values)) for labels, values in (*self._own.items(), *others)]
 
     def _create(self, labels: Labels) -> Cells:
-        num_bytes = HEAD_BYTES + self._num_cells * CELL_BYTES
-        memory: Any = bytearray(num_bytes)
-        if self._directory is not None:
-            path = self._directory / f"{os.getpid()}-{time.time_ns()}{self._suffix}"
-            memory = _map_file(path, labels, num_bytes)
-            self._own_paths.add(path)
-        cells: Any = memoryview(memory)[HEAD_BYTES:].cast("d")
-        return cells  # type: ignore[no-any-return]
+        if self._directory is None:
+            return _cells_of(memoryview(bytearray(self._slot_bytes)))
+        if not self._slots or self._last_path is None or not self._last_path.exists():
+            self._open_file(self._directory)
+        slot = self._slots.pop(0)
+        _write_head(slot, labels)
+        return _cells_of(slot)
+
+    def _open_file(self, directory: Path) -> None:
+        """Make the next file, also if the last one was tidied away: the others would not see what is counted in it."""
+        self._last_path = directory / f"{os.getpid()}-{time.time_ns()}{self._suffix}"
+        self._own_paths.add(self._last_path)
+        self._slots = self._split(memoryview(_map_file(self._last_path, NUM_SLOTS * self._slot_bytes)))
+
+    @property
+    def _slot_bytes(self) -> int:
+        return HEAD_BYTES + self._num_cells * CELL_BYTES
+
+    def _split(self, memory: memoryview) -> list[memoryview]:
+        size = self._slot_bytes
+        return [memory[start : start + size] for start in range(0, len(memory), size)]
 
     def _read(self) -> Iterator[tuple[Labels, Sequence[float]]]:
         """Read our own from memory: who tidies up temporary files does not reach those."""
         yield from self._own.items()
         for path in self._others():
-            yield _read_file(path)
+            yield from self._read_file(path)
+
+    def _read_file(self, path: Path) -> Iterator[tuple[Labels, Sequence[float]]]:
+        for slot in self._split(memoryview(path.read_bytes())):
+            if slot[0]:
+                with suppress(msgspec.MsgspecError):  # its head is being written
+                    yield msgspec.json.decode(bytes(slot[:HEAD_BYTES]).rstrip(), type=Labels), _cells_of(slot)
 
     def _others(self) -> list[Path]:
         """List the files of the other processes, the dead ones' too."""
@@ -85,10 +111,16 @@ class Counts:
         return sorted(set(self._directory.glob(f"*{self._suffix}")) - self._own_paths)
 
 
-def _read_file(path: Path) -> tuple[Labels, Sequence[float]]:
-    content = path.read_bytes()
-    labels = msgspec.json.decode(content[:HEAD_BYTES].rstrip(), type=Labels)
-    return labels, memoryview(content[HEAD_BYTES:]).cast("d")
+def _cells_of(slot: memoryview) -> Cells:
+    cells: Any = slot[HEAD_BYTES:].cast("d")
+    return cells  # type: ignore[no-any-return]
+
+
+def _write_head(slot: memoryview, labels: Labels) -> None:
+    """Write the first byte last: before it stands there the slot is empty to who reads."""
+    head = msgspec.json.encode(labels).ljust(HEAD_BYTES)
+    slot[1:HEAD_BYTES] = head[1:]
+    slot[0] = head[0]
 
 
 def is_alive(pid: int) -> bool:
@@ -102,11 +134,11 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def _map_file(path: Path, labels: Labels, num_bytes: int) -> mmap.mmap:
+def _map_file(path: Path, num_bytes: int) -> mmap.mmap:
     """Write the file whole under another name first: who adds up never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)  # who tidies up temporary files may have taken it away
     draft = path.with_suffix(".draft")
-    draft.write_bytes(msgspec.json.encode(labels).ljust(HEAD_BYTES) + bytes(num_bytes - HEAD_BYTES))
+    draft.write_bytes(bytes(num_bytes))
     with draft.open("r+b") as file:
         mapped = mmap.mmap(file.fileno(), num_bytes)
     draft.rename(path)

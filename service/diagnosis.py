@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.bundle import Feature, Signature
 from service.errors import InstanceInvalid, RequestError
 from service.json_text import JsonObject, NotFinite, read_json
-from service.wording import describe, did_you_mean, list_names, quote, shorten
+from service.wording import describe, did_you_mean, list_names, quote, shorten, shorten_path
+
+INTEGER_OF_64_BITS = "an integer from -2^63 to 2^63-1"
 
 
 def explain(body: bytes, signature: Signature) -> RequestError:
@@ -84,7 +88,7 @@ def _check_list(instance: list[Any], signature: Signature) -> None:
     if signature.features:
         _check_ordered_row(instance, signature)
     elif len(signature.input.shape) > 1 and any(isinstance(item, list) for item in instance):
-        _check_nested(instance, signature.input.shape, "instance", signature)
+        check_nested(instance, signature.input.shape, "instance", signature.input.dtype)
     else:
         _check_flat(instance, signature)
 
@@ -102,19 +106,74 @@ def _check_flat(instance: list[Any], signature: Signature) -> None:
         )
     if len(instance) != math.prod(signature.input.shape):
         refuse("instance", expected=_expected_array(signature), got=describe(instance))
-    for index, value in enumerate(instance):
-        check_number(value, f"instance[{index}]", signature.input.dtype)
+    check_nested(instance, (len(instance),), "instance", signature.input.dtype)
 
 
-def _check_nested(value: Any, shape: tuple[int, ...], path: str, signature: Signature) -> None:
-    if not shape:
-        check_number(value, path, signature.input.dtype)
+def check_nested(value: Any, shape: tuple[int, ...], path: str, dtype: str) -> None:
+    """Refuse what is not numbers that the dtype holds, nested as `shape`.
+
+    Raises:
+        InstanceInvalid: and says what stands at which place below `path`.
+    """
+    misfit = _find_misfit(value, shape, dtype)
+    if misfit is None:
         return
+    for place in misfit:
+        value = value[place]
+    where, inner = path + "".join(f"[{place}]" for place in misfit), shape[len(misfit) :]
+    if not inner:
+        check_number(value, where, dtype)
+    items = "lists" if len(inner) > 1 else "integers" if dtype == "int64" else "numbers"
+    refuse(where, expected=f"a list of {inner[0]} {items}" if inner else "a number", got=describe(value))
+
+
+def _find_misfit(value: Any, shape: tuple[int, ...], dtype: str) -> tuple[int, ...] | None:
+    """Find the first place that is not as it should be, by its indices; the place itself is the empty tuple."""
+    if not shape:
+        return None if are_numbers([value], dtype) else ()
     if not isinstance(value, list) or len(value) != shape[0]:
-        items = "lists" if len(shape) > 1 else _plural(signature)
-        refuse(path, expected=f"a list of {shape[0]} {items}", got=describe(value))
-    for index, item in enumerate(value):
-        _check_nested(item, shape[1:], f"{path}[{index}]", signature)
+        return ()
+    if len(shape) == 1:
+        return None if are_numbers(value, dtype) else (find_first(value, lambda part: are_numbers(part, dtype)),)
+    for place, item in enumerate(value):
+        inner = _find_misfit(item, shape[1:], dtype)
+        if inner is not None:
+            return (place, *inner)
+    return None
+
+
+def find_first(items: Sequence[Any], are_good: Callable[[Sequence[Any]], bool]) -> int:
+    """Find the first item that is not good, where there is one: by halves, so that all are asked about but twice."""
+    start, stop = 0, len(items)
+    while stop - start > 1:
+        middle = (start + stop) // 2
+        if are_good(items[start:middle]):
+            start = middle
+        else:
+            stop = middle
+    return start
+
+
+def are_numbers(values: Sequence[Any], dtype: str) -> bool:
+    """Say if all values are numbers that the dtype holds."""
+    return convert_numbers(values, np.dtype(dtype)) is not None
+
+
+def convert_numbers(values: Sequence[Any], dtype: np.dtype[Any]) -> NDArray[Any] | None:
+    """Convert plain numbers to an array, each rounded to the nearest of the dtype; of int64, integers only.
+
+    None if there is something else among them, or a number that the dtype does not hold.
+    """
+    is_integer = dtype.kind == "i"
+    if not set(map(type, values)) <= ({int} if is_integer else {int, float}):
+        return None
+    try:
+        array = np.fromiter(values, np.int64 if is_integer else np.float64, len(values))
+    except OverflowError:
+        return None
+    with np.errstate(over="ignore"):
+        array = array.astype(dtype, copy=False)
+    return array if np.isfinite(array).all() else None
 
 
 def check_number(value: Any, path: str, dtype: str) -> None:
@@ -123,24 +182,13 @@ def check_number(value: Any, path: str, dtype: str) -> None:
     Raises:
         InstanceInvalid: and says what stands at `path`.
     """
-    expected = "an integer" if dtype == "int64" else "a number"
-    kinds = (int, NotFinite) if dtype == "int64" else (int, float, NotFinite)
-    if isinstance(value, bool) or not isinstance(value, kinds):
-        refuse(path, expected=expected, got=describe(value))
-    if isinstance(value, NotFinite) or not _fits(value, dtype):
-        refuse(path, expected=f"{expected} that is finite as {dtype}", got=describe(value))
-
-
-def _fits(value: float, dtype: str) -> bool:
+    if are_numbers([value], dtype):
+        return
     if dtype == "int64":
-        limits = np.iinfo(np.int64)
-        return bool(limits.min <= value <= limits.max)
-    try:
-        wide = np.float64(value)
-    except OverflowError:  # an integer beyond double precision
-        return False
-    with np.errstate(over="ignore"):
-        return bool(np.isfinite(wide.astype(dtype)))
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        refuse(path, expected=INTEGER_OF_64_BITS if is_number else "an integer", got=describe(value))
+    is_number = isinstance(value, int | float | NotFinite) and not isinstance(value, bool)
+    refuse(path, expected=f"a number that is finite as {dtype}" if is_number else "a number", got=describe(value))
 
 
 # --- rows of a table -------------------------------------------------------------------------------------------------
@@ -151,7 +199,8 @@ def _check_ordered_row(instance: list[Any], signature: Signature) -> None:
         names = list_names([feature.name for feature in signature.features])
         refuse("instance", expected=f"{len(signature.features)} values ({names})", got=describe(instance))
     for index, (value, feature) in enumerate(zip(instance, signature.features, strict=True)):
-        check_feature(value, f"instance[{index}]", feature, signature)
+        if not fits_feature(value, feature, signature):
+            check_feature(value, f"instance[{index}]", feature, signature)
 
 
 def _check_named_row(instance: JsonObject, signature: Signature) -> None:
@@ -166,7 +215,15 @@ def _check_named_row(instance: JsonObject, signature: Signature) -> None:
     if missing:
         refuse("instance", expected=f"all {len(known)} features", got=f"none named {list_names(missing)}")
     for name, value in instance.members:
-        check_feature(value, f"instance[{quote(name)}]", known[name], signature)
+        if not fits_feature(value, known[name], signature):
+            check_feature(value, f"instance[{quote(name)}]", known[name], signature)
+
+
+def fits_feature(value: Any, feature: Feature, signature: Signature) -> bool:
+    """Say if a value is a number or, where the feature has words, one of these."""
+    if feature.categories:
+        return type(value) is str and value in feature.categories
+    return are_numbers([value], signature.input.dtype)
 
 
 def check_feature(value: Any, path: str, feature: Feature, signature: Signature) -> None:
@@ -179,9 +236,9 @@ def check_feature(value: Any, path: str, feature: Feature, signature: Signature)
         check_number(value, path, signature.input.dtype)
     elif not isinstance(value, str) or isinstance(value, NotFinite):
         words = list_names(list(feature.categories))
-        refuse(path, expected=f"one of the words {words}, for feature {feature.name!r}", got=describe(value))
+        refuse(path, expected=f"one of the words {words}, for feature {quote(feature.name)}", got=describe(value))
     elif value not in feature.categories:
-        refuse_unknown(path, value, list(feature.categories), what=f"category of feature {feature.name!r}")
+        refuse_unknown(path, value, list(feature.categories), what=f"category of feature {quote(feature.name)}")
 
 
 # --- the words -------------------------------------------------------------------------------------------------------
@@ -193,8 +250,9 @@ def refuse(path: str, *, expected: str, got: str, hint: str = "") -> NoReturn:
     Raises:
         InstanceInvalid: always.
     """
-    message = f"{path}: expected {expected}, got {got}"
-    raise InstanceInvalid(f"{message}; {hint}" if hint else message, field=path, expected=expected, got=got)
+    where = shorten_path(path)
+    message = f"{where}: expected {expected}, got {got}"
+    raise InstanceInvalid(f"{message}; {hint}" if hint else message, field=where, expected=expected, got=got)
 
 
 def refuse_unknown(path: str, name: str, known: list[str], *, what: str) -> NoReturn:
@@ -203,10 +261,10 @@ def refuse_unknown(path: str, name: str, known: list[str], *, what: str) -> NoRe
     Raises:
         InstanceInvalid: always, with the nearest name as a question.
     """
-    expected = f"one of {list_names(known)}"
+    expected, where = f"one of {list_names(known)}", shorten_path(path)
     raise InstanceInvalid(
-        f"{path}: {quote(name)} is no known {what}; expected {expected}.{did_you_mean(name, known)}",
-        field=path,
+        f"{where}: {quote(name)} is no known {what}; expected {expected}.{did_you_mean(name, known)}",
+        field=where,
         expected=expected,
         got=quote(name),
     )

@@ -1,7 +1,8 @@
 """JSON read thoroughly: keeps what quick decoders lose, as names that stand twice, NaN, where a text breaks off.
 
 It is the standard library's decoder, so it takes long; only what a quick one has refused is read here. A text that is
-not JSON is refused with the place in bytes.
+not JSON is refused with the place in bytes. No decoder lets another thread run meanwhile, so long texts are read by the
+quick one after all: names that stand twice are found there by counting the colons.
 """
 
 from __future__ import annotations
@@ -11,14 +12,26 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from service.errors import BodyMalformed
+import msgspec
+
+from service.errors import BodyMalformed, InstanceInvalid, RequestError, RequestInvalid
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Longer integers are read as floats: Python takes quadratic time for them, and refuses beyond 4300 digits.
 MAX_INTEGER_DIGITS = 300
+# The standard library holds up all other threads for some ten milliseconds with a text of this length.
+MAX_THOROUGH_BYTES = 256 * 1024
+# So many lists and dictionaries are made in some ten milliseconds; and one with so many names.
+MAX_CONTAINERS = 100_000
+MAX_NAMES = 100_000
+USUAL_NAMES = 100  # of one object, which may come on top
+# How the escape of a colon begins. Where no text has it, each colon in a string stands there as itself.
+ESCAPED_COLON = b"\\u003"
+MAX_PATH = 80
+TRUNCATED = "Input data was truncated"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class JsonObject:
     """A JSON object with its members in order, duplicates kept."""
 
@@ -38,8 +51,101 @@ def read_json(body: bytes, expected: str) -> Any:
 
     Raises:
         BodyMalformed: it is not JSON in UTF-8.
+        RequestInvalid: it is long, and has too many parts, or a name in it stands twice.
+        InstanceInvalid: it is long, and a number in it is beyond double precision.
     """
+    if len(body) > MAX_THOROUGH_BYTES:
+        return _to_objects(read_long_json(body, expected))
     return _parse(_read_text(body, expected), expected)
+
+
+def read_long_json(body: bytes, expected: str) -> Any:
+    """Turn a body into plain values, quickly: lists, dictionaries, strings, numbers, booleans and None.
+
+    Raises:
+        BodyMalformed: it is not JSON in UTF-8.
+        RequestInvalid: it has too many parts, or a name in it stands twice.
+        InstanceInvalid: a number is beyond double precision.
+    """
+    _read_text(body, expected)
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)  # makes no objects, so what is no JSON costs little
+        refuse_crowded(body)
+        value = msgspec.json.decode(body)
+    except RecursionError as err:
+        raise BodyMalformed("the body is nested too deeply", expected=expected) from err
+    except (msgspec.MsgspecError, ValueError) as err:
+        raise _name_mistake(body, str(err)) from err
+    _refuse_second_names(body, value)
+    return value
+
+
+def refuse_crowded(body: bytes) -> None:
+    """Refuse a text of which a decoder would make so many objects that it would hold up all other threads.
+
+    Raises:
+        RequestInvalid: it has too many arrays and objects, or too many names.
+    """
+    num_objects = body.count(b"{")
+    if num_objects + body.count(b"[") > MAX_CONTAINERS:
+        raise _crowded(f"{MAX_CONTAINERS:,} arrays and objects")
+    if body.count(b":") > MAX_NAMES + USUAL_NAMES * num_objects:
+        raise _crowded(f"{MAX_NAMES:,} names in so few objects")
+
+
+def count_colons(value: object) -> int:
+    """Count the colons of the JSON text that a value was read from, if no name stands twice in it."""
+    if isinstance(value, str):
+        return value.count(":")
+    if isinstance(value, dict):
+        names = sum(1 + name.count(":") for name in value)
+        return names + sum(count_colons(item) for item in value.values() if isinstance(item, str | dict | list))
+    if isinstance(value, list):
+        return sum(count_colons(item) for item in value if isinstance(item, str | dict | list))
+    return 0
+
+
+def has_second_names(body: bytes, value: object) -> bool:
+    """Say if a name stands twice in an object of the text that a value was read from; or may do so."""
+    return ESCAPED_COLON in body or body.count(b":") != count_colons(value)
+
+
+def _refuse_second_names(body: bytes, value: object) -> None:
+    if not has_second_names(body, value):
+        return
+    raise RequestInvalid(
+        "the body: a name stands more than once in one of its objects (or a colon is written as \\u003a, which is read "
+        f"only in bodies of up to {MAX_THOROUGH_BYTES} bytes)",
+        expected="each name once",
+        got="one of them again",
+    )
+
+
+def _to_objects(value: Any) -> Any:
+    if isinstance(value, dict):
+        return JsonObject([(name, _to_objects(item)) for name, item in value.items()])
+    if isinstance(value, list) and not {dict, list}.isdisjoint(map(type, value)):
+        return [_to_objects(item) for item in value]
+    return value
+
+
+def _crowded(what: str) -> RequestInvalid:
+    return RequestInvalid(
+        f"the body has more than {what}: send fewer instances in one request", expected=f"at most {what}", got="more"
+    )
+
+
+def _name_mistake(body: bytes, said: str) -> RequestError:
+    """Say msgspec's words in ours: `JSON is malformed: invalid character (byte 7)`, `… - at `$.instance[3]``."""
+    if said.startswith(TRUNCATED):
+        return BodyMalformed(f"the body is not JSON: it breaks off at byte {len(body)}", got="an unfinished text")
+    reason, at, byte = said.removeprefix("JSON is malformed: ").rpartition(" (byte ")
+    if at:
+        return BodyMalformed(f"the body is not JSON: {reason}, at byte {byte[:-1]}")
+    path = said.partition(" - at `$")[2].strip("`.")[:MAX_PATH]
+    expected = "a number that is finite"
+    where = path or "the body"
+    return InstanceInvalid(f"{where}: expected {expected}, got one out of range", field=path, expected=expected)
 
 
 def _read_text(body: bytes, expected: str) -> str:

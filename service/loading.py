@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from service.errors import BundleNotFound, FoldserveError
+from service.errors import BundleNotFound, FoldserveError, ModelUnloadable
 from service.protocols.directory import LOADING, READY, UNAVAILABLE, Directory, Served, State, build_table
 from service.protocols.paths import Protocols
 from service.repository import Found, Key, Opening, Place, ServedModel, find_places, open_place
@@ -60,29 +60,33 @@ class Loader:
         self._retire = retire
         self._one_at_a_time = asyncio.Lock()
         self._served: dict[Key, Served] = {}
-        self._stamps: dict[Key, Stamp] = {}
+        self._places: dict[Key, Place] = {}
         self._failures: dict[Key, _Failure] = {}
         self._labels: dict[str, dict[str, str]] = {}
         self._found = Found(places={}, labels={})
         self._complaints: tuple[str, ...] = ()
         self.wishes = wishes
 
-    async def start(self) -> None:
-        """Load what is there.
+    async def start(self, *, strict: bool = True) -> None:
+        """Load what is there. If that is not `strict`, what can be served is, and the rest is only complained of.
 
         Raises:
             BundleNotFound: there is nothing to serve, or not the default model.
-            FoldserveError: of some model no version can be served; why not the newest.
+            FoldserveError: of some model no version can be served (not strict: of none); why not the newest.
         """
-        self._take_in(await asyncio.to_thread(find_places, self._loading.models_path))
+        try:
+            self._take_in(await asyncio.to_thread(find_places, self._loading.models_path))
+        except OSError as err:
+            raise BundleNotFound(f"{self._loading.models_path} can not be read: {err.strerror}") from err
         await self._settle()
-        for name in self._found.places:
-            if name not in self.wishes.unloaded and not any(model == name for model, _ in self._served):
-                raise self._failures[self._found.places[name][0].key].error
-        default = self._loading.default_model
-        if default is not None and default not in self._found.places:
-            names = ", ".join(sorted(self._found.places))
-            raise BundleNotFound(f"the default model {default!r} is not there: there are {names}")
+        no_default = self._missing_default()
+        errors = [*self._errors_of_models(), *no_default]
+        if errors and (strict or not self._served):
+            raise errors[0]
+        for key, failure in self._failures.items():
+            logger.warning("%s can not be loaded: %s", _name(key), failure.error)
+        for err in no_default:
+            logger.warning(str(err))
 
     async def refresh(self, wishes: Wishes | None = None) -> None:
         """Look again, and make it so."""
@@ -96,6 +100,18 @@ class Loader:
             else:
                 self._take_in(found)
             await self._settle()
+
+    def _errors_of_models(self) -> list[FoldserveError]:
+        """Say of each model of which nothing serves, though it was not unloaded, why its newest version does not."""
+        served = {name for name, _ in self._served} | self.wishes.unloaded
+        newest = [places[0].key for name, places in self._found.places.items() if name not in served]
+        return [self._failures[key].error for key in newest]
+
+    def _missing_default(self) -> list[FoldserveError]:
+        default, names = self._loading.default_model, sorted(self._found.places)
+        if default is None or default in names:
+            return []
+        return [BundleNotFound(f"the default model {default!r} is not there: there are {', '.join(names)}")]
 
     def newest_failure(self, name: str) -> FoldserveError | None:
         """Give why the newest version of a model is not loaded; None if it is, or there is none."""
@@ -117,7 +133,7 @@ class Loader:
         self.wishes = wishes
 
     def _take_in(self, found: Found) -> None:
-        self._found = found
+        self._found = found.with_loaded(self._places.values())
         self._labels = {
             name: self._labels.get(name, {}) if labels is None else labels for name, labels in found.labels.items()
         }
@@ -130,25 +146,26 @@ class Loader:
                 logger.warning(complaint)
         self._complaints = complaints
 
-    def _plan(self) -> Plan:
-        recent = time.monotonic() - RETRY_SECONDS
-        failed = {key: failure.stamp for key, failure in self._failures.items() if failure.at > recent}
+    def _plan(self, since: float) -> Plan:
+        failed = {key: failure.stamp for key, failure in self._failures.items() if failure.at >= since}
+        loaded = {key: place.stamp for key, place in self._places.items()}
         found = replace(self._found, labels=dict(self._labels))
-        return plan(found, self._stamps, failed, self.wishes, keep=self._loading.keep)
+        return plan(found, loaded, failed, self.wishes, keep=self._loading.keep)
 
     # --- doing it ----------------------------------------------------------------------------------------------------
 
     async def _settle(self) -> None:
-        """Load what is to be loaded, one by one, then let go what is to go."""
-        tried: set[Place] = set()  # what takes minutes to fail is not tried for ever
-        todo = self._plan()
-        while news := [place for place in todo.load if place not in tried]:
-            tried.add(news[0])
+        """Load what is to be loaded, one by one, then let go what is to go.
+
+        What has failed when this begins, or fails meanwhile, counts as failed to its end, however long that takes.
+        """
+        since = time.monotonic() - RETRY_SECONDS
+        while news := self._plan(since).load:
             await self._load(news[0])
-            todo = self._plan()
-        gone = [self._served.pop(key) for key in todo.unload]
-        for key in todo.unload:
-            del self._stamps[key]
+        unload = self._plan(since).unload
+        gone = [self._served.pop(key) for key in unload]
+        for key in unload:
+            del self._places[key]
             logger.info("%s is not served any more", _name(key))
         self._swap()
         for served in gone:
@@ -163,20 +180,24 @@ class Loader:
             self._note_failure(place, err)
         except OSError as err:  # a file that vanished, or that may not be read
             self._note_failure(place, BundleNotFound(f"{place.path}: {err}"))
+        except Exception as err:  # noqa: BLE001 - whatever it is, all other models go on
+            unforeseen = ModelUnloadable(f"{place.path}: {type(err).__name__}: {err}")
+            self._note_failure(place, unforeseen, because=err)
         else:
             await self._put_in(place, served)
 
-    def _note_failure(self, place: Place, err: FoldserveError) -> None:
+    def _note_failure(self, place: Place, err: FoldserveError, *, because: Exception | None = None) -> None:
+        """Say what is new, with the traceback of what nobody had foreseen; at the start all is said in the end."""
         before = self._failures.get(place.key)
         if self._directory.ready and (before is None or str(before.error) != str(err)):
-            logger.warning("%s can not be loaded: %s", _name(place.key), err)
+            logger.warning("%s can not be loaded: %s", _name(place.key), err, exc_info=because)
         self._failures[place.key] = _Failure(place.stamp, err, time.monotonic())
         self._tell_states()
 
     async def _put_in(self, place: Place, served: Served) -> None:
         before = self._served.get(place.key)
         self._failures.pop(place.key, None)
-        self._served[place.key], self._stamps[place.key] = served, place.stamp
+        self._served[place.key], self._places[place.key] = served, place
         self._swap()
         if self._directory.ready:
             logger.info("%s is loaded and checked: it serves now", _name(place.key))

@@ -28,7 +28,7 @@ EXIT_FAILURE = 1
 KEEP_ALIVE_SECONDS = 75  # longer than the 60 s of the usual load balancers: they close first, and lose no request
 SHUTDOWN_SECONDS = 30
 DRAIN_STEP_SECONDS = 0.1
-SAME_SIGNAL_SECONDS = 1.0
+SAME_SIGNAL_SECONDS = 0.3
 
 
 def serve(

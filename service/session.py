@@ -171,7 +171,12 @@ def _stage(gpu: GpuOptions) -> Staging | None:
 
 
 def _settle_signature(session: ort.InferenceSession, wanted: Signature | None, model_path: Path) -> Signature:
-    found = _read_signature(session, model_path)
+    try:
+        found = _read_signature(session, model_path)
+    except UnicodeDecodeError as err:
+        raise ModelUnloadable(
+            f"{model_path}: the name of an input, an output or an axis is no text in UTF-8: export the model again"
+        ) from err
     if wanted is None:
         return found
     _check_signature(expected=wanted, found=found, model_path=model_path)
@@ -225,10 +230,13 @@ def _check_servable(signature: Signature, model_path: Path) -> None:
         raise ModelUnloadable(
             f"{model_path}: input {signature.input.name!r} has only a batch axis: expected at least one axis more"
         )
+    if not signature.outputs:
+        raise ModelUnloadable(f"{model_path}: the model has no output: expected the scores")
     scores = signature.outputs[0]
+    shape = ", ".join(["batch", *map(str, scores.shape)])
     if len(scores.shape) != 1 or scores.dtype not in SCORE_DTYPES:
         raise ModelUnloadable(
-            f"{model_path}: the first output, {scores.name!r}, is {scores.dtype} [batch, {_join(scores.shape)}]: "
+            f"{model_path}: the first output, {scores.name!r}, is {scores.dtype} [{shape}]: "
             f"expected the scores, {' or '.join(SCORE_DTYPES)} [batch, labels]"
         )
 

@@ -180,5 +180,7 @@ def _vertex_arguments(vertex: VertexEnvironment) -> dict[str, str]:
 
 def _say(error: object) -> str:
     details = dict(error)  # type: ignore[call-overload]
+    if not details["loc"]:  # of several settings together
+        return f"--{details['msg'].removeprefix('Value error, ')}"
     flag = "--" + ".".join(map(str, details["loc"])).replace("_", "-")
     return f"{flag}: {details['msg'][0].lower()}{details['msg'][1:]}, got {details['input']!r}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -26,16 +26,16 @@ class WishBoard:
 
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory
-        self._own = Wishes()
+        self._own = Wishes()  # with a directory: as they were read last
+        self._followed = -1
 
     def read(self) -> Wishes:
         """Give the wishes as they are."""
         if self._directory is None:
             return self._own
-        try:
-            return msgspec.json.decode((self._directory / FILE).read_bytes(), type=Wishes)
-        except FileNotFoundError:
-            return Wishes()
+        with suppress(FileNotFoundError):  # who tidies up temporary files takes nobody's wishes away
+            self._own = msgspec.json.decode((self._directory / FILE).read_bytes(), type=Wishes)
+        return self._own
 
     def change(self, change: Callable[[Wishes], Wishes]) -> Wishes:
         """Change the wishes, one after the other however many ask at once; give what they are then."""
@@ -51,10 +51,16 @@ class WishBoard:
 
     def follow(self, wishes: Wishes) -> None:
         """Note that this process is as these wishes want it."""
-        if self._directory is not None:
-            draft = self._directory / f"{os.getpid()}.draft"
-            draft.write_text(str(wishes.number))
-            draft.replace(self._directory / f"{os.getpid()}{FOLLOWED}")
+        if self._directory is None:
+            return
+        path = self._directory / f"{os.getpid()}{FOLLOWED}"
+        if wishes.number == self._followed and path.exists():
+            return
+        self._directory.mkdir(parents=True, exist_ok=True)  # who tidies up may have taken it away
+        draft = path.with_suffix(".draft")
+        draft.write_text(str(wishes.number))
+        draft.replace(path)
+        self._followed = wishes.number
 
     def all_follow(self, wishes: Wishes) -> bool:
         """Say if every living process is as these wishes want it, or later ones."""
@@ -63,7 +69,8 @@ class WishBoard:
     def _numbers(self) -> Iterator[int]:
         for path in self._directory.glob(f"*{FOLLOWED}") if self._directory is not None else ():
             if is_alive(int(path.stem)):
-                yield int(path.read_text())
+                with suppress(FileNotFoundError):
+                    yield int(path.read_text())
 
     @contextmanager
     def _locked(self, directory: Path) -> Iterator[None]:

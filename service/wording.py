@@ -14,6 +14,7 @@ from service.json_text import JsonObject, NotFinite
 
 MAX_QUOTED = 40
 MAX_LISTED = 12
+MAX_PATH = 80
 MAX_BITS = 1000  # Python writes longer integers slowly, or not at all
 
 
@@ -48,16 +49,21 @@ def shorten(text: str) -> str:
     return quote(text)[1:-1]
 
 
+def shorten_path(path: str) -> str:
+    """Give a path, or how it begins where it is long."""
+    return path if len(path) <= MAX_PATH else path[:MAX_PATH] + "…"
+
+
 def list_names(names: Sequence[str]) -> str:
     """Give names in quotes, and the number of them where they are many."""
-    shown = ", ".join(repr(name) for name in names[:MAX_LISTED])
+    shown = ", ".join(quote(name) for name in names[:MAX_LISTED])
     return shown if len(names) <= MAX_LISTED else f"{shown} … ({len(names)} in all)"
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """Give the question for the known name that is nearest, with a space in front; nothing where none is near."""
     close = difflib.get_close_matches(name[:MAX_QUOTED], known, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    return f" Did you mean {quote(close[0])}?" if close else ""
 
 
 def _cut(text: str) -> str:

@@ -12,6 +12,7 @@ from service.doctor.finding import Finding, note
 from service.doctor.model_files import is_in_place
 
 LABELS_FILE = "labels.json"
+MAX_LABELS_BYTES = 64 << 10
 NOT_SERVED = "it is passed over"
 WHERE = f"expected …/<name>/<version>/{MANIFEST_FILE}, the version a whole number"
 
@@ -59,11 +60,18 @@ def _drafts(models: Path) -> Iterator[Leftover]:
 def _labels(models: Path) -> Iterator[Leftover]:
     for path in sorted(models.glob(f"*/{LABELS_FILE}")):
         try:
-            labels = msgspec.json.decode(path.read_bytes(), type=dict[str, int | str])
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as err:
+            labels = msgspec.json.decode(_read_plain_file(path), type=dict[str, int | str])
+        except (OSError, msgspec.MsgspecError, ValueError) as err:
             yield path, f"can not be read: {err}", 'write labels and versions, such as {"stable": 1}'
             continue
         for label, version in labels.items():
             if not (path.parent / str(version) / MANIFEST_FILE).is_file():
                 words = f"label {label[:40]!r} points to version {str(version)[:20]}, which is not there"
                 yield path, words, "mend the file"
+
+
+def _read_plain_file(path: Path) -> bytes:
+    if not path.is_file():  # to open a pipe may take for ever
+        raise ValueError("expected a plain file; this is a directory, a pipe or a device")
+    with path.open("rb") as file:
+        return file.read(MAX_LABELS_BYTES)

@@ -65,7 +65,7 @@ def check_files(path: Path, *, is_alone: bool) -> list[Finding]:
 
 
 def _check_place(name: str, bundle: Bundle) -> Finding:
-    manifest, place = bundle.manifest, bundle.directory.resolve()
+    manifest, place = bundle.manifest, bundle.directory.absolute()
     if (place.parent.name, place.name) == (manifest.name, manifest.version):
         return _describe(name, bundle)
     words = f"holds model {manifest.name!r}, version {manifest.version!r}"

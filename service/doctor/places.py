@@ -56,6 +56,9 @@ def _read_a_little(path: Path) -> None:
     if path.is_dir():
         next(path.iterdir(), None)
         return
+    if not path.is_file():
+        path.stat()  # what is not there is said as such; a pipe or a device may take for ever to read
+        return
     with path.open("rb") as file:
         file.read(1)
 

@@ -178,12 +178,24 @@ def _stamp(status: os.stat_result) -> Stamp:
 def _read(path: Path) -> tuple[Keys, Stamp, str]:
     """Give the keys, the stamp of the very file that was read, and what is to be warned of."""
     try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            content = file.read(MAX_BYTES + 1)
+        content, status = _read_plain_file(path)
     except OSError as err:
         raise SettingsInvalid(f"{path}: can not be read as a key file: {err.strerror}; {MAKE_ONE}") from err
     return parse_keys(_decode(content, path), str(path)), _stamp(status), _warn(status, path)
+
+
+def _read_plain_file(path: Path) -> tuple[bytes, os.stat_result]:
+    """Read at most a little more than is allowed, and nothing of a pipe or a device, which may take for ever."""
+    with path.open("rb", opener=_open_at_once) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise SettingsInvalid(f"{path}: expected a key file; this is a pipe or a device; {MAKE_ONE}")
+        return file.read(MAX_BYTES + 1), status
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting for who might write into it, as a pipe would."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def _decode(content: bytes, path: Path) -> str:
@@ -210,7 +222,7 @@ def _rewrite(path: Path, change: Callable[[str], str]) -> None:
     draft = path.with_name(f"{path.name}.draft")
     try:
         with _drafting(draft) as descriptor:
-            text = _decode(path.read_bytes(), path) if path.exists() else ""
+            text = _decode(_read_plain_file(path)[0], path) if path.exists() else ""
             _fill(descriptor, change(text), path)
         draft.replace(path)
     except FileExistsError as err:

@@ -1,8 +1,8 @@
 """A JSON body as one plain object, read strictly: no name stands twice in it, and every number is finite.
 
 msgspec reads it, which is quick, but keeps the last of two equal names. So the colons of the text are counted: where
-they are no more than the names, no name stands twice. All else is read by the standard library (`json_text.py`), which
-says what is wrong, or finds that the colons stood in strings.
+they are no more than the names, no name stands twice. All else is read thoroughly (`json_text.py`), which says what is
+wrong, or finds that the colons stood in strings.
 """
 
 from __future__ import annotations
@@ -12,22 +12,38 @@ from typing import Any, NoReturn
 import msgspec
 
 from service.diagnosis import refuse
-from service.errors import BodyMalformed, RequestInvalid
-from service.json_text import JsonObject, NotFinite, read_json
-from service.wording import describe, did_you_mean, list_names, quote
+from service.errors import BodyMalformed, RequestError, RequestInvalid
+from service.json_text import (
+    MAX_THOROUGH_BYTES,
+    JsonObject,
+    NotFinite,
+    has_second_names,
+    read_json,
+    read_long_json,
+    refuse_crowded,
+)
+from service.wording import MAX_PATH, describe, did_you_mean, list_names, quote, shorten_path
 
 Document = dict[str, Any]
 
-LONG_BODY = 1 << 16  # bytes; what is longer is read in a thread
+LONG_BODY = 1 << 16  # bytes; what is longer is read in a thread, however it is written
+# What is longer is read in a thread, if the quickest way of a protocol has not read it: it may have a mistake, and that
+# takes long to find.
+MAX_INLINE_BYTES = 2 * 1024
+PARTED = {JsonObject, NotFinite, list}  # of all that the thorough reading gives, what is not plain, or has parts
 
 
 def try_read_document(body: bytes) -> Document | None:
     """Read an object, quickly; None if it takes long or something is wrong."""
     try:
+        if len(body) > MAX_THOROUGH_BYTES:
+            refuse_crowded(body)
         document = msgspec.json.decode(body)
-        if isinstance(document, dict) and body.count(b":") == _count_names(document):
+        if not isinstance(document, dict):
+            return None
+        if body.count(b":") == _count_names(document) or not has_second_names(body, document):
             return document
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except (msgspec.MsgspecError, RequestError, ValueError, RecursionError):
         return None
     return None
 
@@ -37,7 +53,7 @@ def read_document(body: bytes, expected: str) -> Document:
 
     Raises:
         BodyMalformed: it is not JSON in UTF-8.
-        RequestInvalid: it is no object, or a name stands twice in one.
+        RequestInvalid: it is no object, a name stands twice in one, or it has too many parts.
         InstanceInvalid: a number is not finite.
     """
     document = try_read_document(body)
@@ -98,6 +114,8 @@ def _count_names(value: object) -> int:
 
 
 def _read_thoroughly(body: bytes, expected: str) -> Any:
+    if len(body) > MAX_THOROUGH_BYTES:
+        return read_long_json(body, expected)
     try:
         return _to_plain(read_json(body, expected), "")
     except RecursionError as err:
@@ -108,7 +126,10 @@ def _to_plain(value: object, path: str) -> Any:
     if isinstance(value, JsonObject):
         return _to_dict(value, path)
     if isinstance(value, list):
-        return [_to_plain(item, f"{path}[{place}]") for place, item in enumerate(value)]
+        return [
+            _to_plain(item, _extend(path, f"[{place}]")) if type(item) in PARTED else item
+            for place, item in enumerate(value)
+        ]
     if isinstance(value, NotFinite):
         refuse(path or "the body", expected="a number that is finite", got=describe(value))
     return value
@@ -117,12 +138,21 @@ def _to_plain(value: object, path: str) -> Any:
 def _to_dict(value: JsonObject, path: str) -> Document:
     plain: Document = {}
     for name, item in value.members:
-        place = f"{path}[{quote(name)}]" if path else quote(name)[1:-1]
         if name in plain:
-            _refuse_second(place)
-        plain[name] = _to_plain(item, place)
+            _refuse_second(_name_place(path, name))
+        plain[name] = _to_plain(item, _name_place(path, name)) if type(item) in PARTED else item
     return plain
 
 
+def _name_place(path: str, name: str) -> str:
+    return _extend(path, f"[{quote(name)}]") if path else quote(name)[1:-1]
+
+
+def _extend(path: str, part: str) -> str:
+    """Go a step further down, as long as the path is not too long to be shown."""
+    return path if len(path) > MAX_PATH else path + part
+
+
 def _refuse_second(path: str) -> NoReturn:
-    raise RequestInvalid(f"{path} stands there more than once", field=path, expected="each name once", got="it again")
+    where = shorten_path(path)
+    raise RequestInvalid(f"{where} stands there more than once", field=where, expected="each name once", got="it again")

@@ -8,6 +8,7 @@ value.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle import TensorSpec
-from service.diagnosis import check_number, refuse
+from service.diagnosis import check_nested, convert_numbers, find_first, refuse
 from service.wording import describe
 
 Array = NDArray[Any]
@@ -33,7 +34,7 @@ def read_tensor(value: object, spec: TensorSpec, shape: Shape, path: str) -> Arr
     values = _flatten(value, shape)
     if values is None:
         values = _flatten(value, (math.prod(shape),))
-    array = None if values is None else _convert(values, spec.dtype)
+    array = None if values is None else convert_numbers(values, np.dtype(spec.dtype))
     if array is None:
         _explain_tensor(value, spec.dtype, shape, path)
         refuse(path, expected=_expected(shape, spec.dtype), got=describe(value))
@@ -48,15 +49,41 @@ def read_instances(value: object, spec: TensorSpec, path: str) -> Array:
     """
     if not isinstance(value, list) or not value:
         refuse(path, expected="a list of one or more instances", got=describe(value))
-    shape = (len(value), *spec.shape)
-    values = _flatten(value, shape)
+    array = _convert_instances(value, spec)
+    if array is None:
+        _explain_instances(value, spec, path)
+        refuse(path, expected="instances that fit the model's input", got=describe(value))
+    return array.reshape(len(value), *spec.shape)
+
+
+def _flatten_each(value: Sequence[Any], spec: TensorSpec) -> list[Any] | None:
+    """Take the instances apart, one nested and the other flat as it may be; None if one is neither."""
+    flat = (math.prod(spec.shape),)
+    values = _flatten(value, (len(value), *spec.shape))
     if values is None:
-        values = _flatten(value, (len(value), math.prod(spec.shape)))
-    array = None if values is None else _convert(values, spec.dtype)
-    if array is not None:
-        return array.reshape(shape)
-    places = enumerate(value)
-    return np.stack([read_tensor(instance, spec, spec.shape, f"{path}[{place}]") for place, instance in places])
+        values = _flatten(value, (len(value), *flat))
+    if values is not None:
+        return values
+    values = []
+    for instance in value:
+        inner = _flatten(instance, spec.shape)
+        if inner is None:
+            inner = _flatten(instance, flat)
+        if inner is None:
+            return None
+        values.extend(inner)
+    return values
+
+
+def _explain_instances(value: list[Any], spec: TensorSpec, path: str) -> None:
+    """Raise for the first instance with a mistake."""
+    place = find_first(value, lambda part: _convert_instances(part, spec) is not None)
+    _explain_tensor(value[place], spec.dtype, spec.shape, f"{path}[{place}]")
+
+
+def _convert_instances(value: Sequence[Any], spec: TensorSpec) -> Array | None:
+    values = _flatten_each(value, spec)
+    return None if values is None else convert_numbers(values, np.dtype(spec.dtype))
 
 
 def _flatten(value: object, shape: Shape) -> list[Any] | None:
@@ -69,20 +96,6 @@ def _flatten(value: object, shape: Shape) -> list[Any] | None:
     return level
 
 
-def _convert(values: list[Any], dtype: str) -> Array | None:
-    """Convert numbers; None if there is anything else among them, or one that the dtype does not hold."""
-    is_integer = dtype == "int64"
-    if not set(map(type, values)) <= ({int} if is_integer else {int, float}):
-        return None
-    try:
-        array = np.fromiter(values, np.int64 if is_integer else np.float64, len(values))
-    except OverflowError:
-        return None
-    with np.errstate(over="ignore"):
-        array = array.astype(dtype, copy=False)
-    return array if np.isfinite(array).all() else None
-
-
 # --- why not ---------------------------------------------------------------------------------------------------------
 
 
@@ -91,27 +104,11 @@ def _explain_tensor(value: object, dtype: str, shape: Shape, path: str) -> None:
     if not isinstance(value, list):
         refuse(path, expected=_expected(shape, dtype), got=describe(value))
     if len(shape) > 1 and any(isinstance(item, list) for item in value):
-        _explain_nested(value, dtype, shape, path)
-    else:
-        _explain_flat(value, dtype, shape, path)
-
-
-def _explain_flat(value: list[Any], dtype: str, shape: Shape, path: str) -> None:
-    if len(value) != math.prod(shape):
+        check_nested(value, shape, path, dtype)
+    elif len(value) != math.prod(shape):
         refuse(path, expected=_expected(shape, dtype), got=describe(value))
-    for place, item in enumerate(value):
-        check_number(item, f"{path}[{place}]", dtype)
-
-
-def _explain_nested(value: object, dtype: str, shape: Shape, path: str) -> None:
-    if not shape:
-        check_number(value, path, dtype)
-        return
-    if not isinstance(value, list) or len(value) != shape[0]:
-        items = "lists" if len(shape) > 1 else _noun(dtype)
-        refuse(path, expected=f"a list of {shape[0]} {items}", got=describe(value))
-    for place, item in enumerate(value):
-        _explain_nested(item, dtype, shape[1:], f"{path}[{place}]")
+    else:
+        check_nested(value, (len(value),), path, dtype)
 
 
 def _expected(shape: Shape, dtype: str) -> str:

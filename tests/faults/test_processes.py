@@ -169,3 +169,15 @@ def _is_running(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def test_fault_22_a_signal_to_all_processes_at_once_is_one_signal(tmp_path: Path) -> None:
+    """As systemd, and a terminal, send it: the parent passes on what the workers have got already."""
+    with standing(tmp_path, "--drain-seconds", "1", "--workers", "2") as stand:
+        children = psutil.Process(stand.server.process.pid).children(recursive=True)
+        started = time.perf_counter()
+        for process in (stand.server.process, *children):
+            process.terminate()
+        stand.server.process.wait(timeout=END_SECONDS)
+        assert time.perf_counter() - started > 0.9  # it has drained
+    assert "Traceback" not in "".join(stand.server.err)
