@@ -31,7 +31,7 @@ from service.heads import END, MAX_BYTES, Head, leave_upgrades_out, read_head
 from service.protocols.answer import Answer
 from service.protocols.contract import Headers, Question
 from service.protocols.http_errors import answer_error, answer_status
-from service.protocols.lane import Lane
+from service.protocols.lane import Lane, too_large
 from service.protocols.runner import Withdraw, nothing_to_withdraw
 from service.request_ids import name_request
 from service.spinning import Spinning
@@ -39,6 +39,7 @@ from service.spinning import Spinning
 CHECKS_PER_LIMIT = 4
 IN_A_ROW = 8
 MAX_HEAD_BYTES = 64 * 1024
+LINGER_SECONDS = 0.5
 LAST_MOMENT_SECONDS = 0.05  # at shutdown, for what was sent before the client could know
 
 
@@ -103,6 +104,8 @@ class Connection(HttpToolsProtocol):
         self._arrived = 0.0  # when the prediction that is in the works was here whole
         self._yielding = False  # there is more to look at, after the others' turn
         self._closing = False  # after the last answer
+        self._is_lingering = False  # after the last answer: what still comes is passed over
+        self._num_to_pass_over = 0
         self._num_head_bytes = 0  # of a head whose end has not come
         self._is_headed = False  # the parser below has seen the head of its message
         self._since = time.perf_counter()  # the last answer, or the first byte of what is arriving
@@ -128,6 +131,9 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what has arrived, or hold it if something is in the works."""
+        if self._is_lingering:
+            self._pass_over(len(data))
+            return
         if self._held:
             data, self._start = self._held[self._start :] + data, 0
         self._held = data
@@ -178,8 +184,11 @@ class Connection(HttpToolsProtocol):
             body = data.find(END, start, start + MAX_BYTES) + len(END)
             head = read_head(data[start:body]) if body >= len(END) else None
             lane = self._find(head.path) if head is not None else None
-            if head is not None and lane is not None and self._admits(head, lane):
-                self._take(head, data, body)
+            if head is not None and lane is not None and self._gate.refuse_predicting(head.headers) is None:
+                if head.content_length <= lane.max_body_bytes:
+                    self._take(head, data, body)
+                else:
+                    self._refuse_large(head, lane, num_arrived=len(data) - body)
                 return
             data, start = leave_upgrades_out(data, start), 0
         self._pass_on(data[start:] if start else data)
@@ -196,9 +205,27 @@ class Connection(HttpToolsProtocol):
             self.transport.write(self._writer.write(long, time.perf_counter(), name_request(b""), close=True))
             self.transport.close()
 
-    def _admits(self, head: Head, lane: Lane) -> bool:
-        """May it be answered here? What is refused is refused on the usual way, before its body is read."""
-        return head.content_length <= lane.max_body_bytes and self._gate.refuse_predicting(head.headers) is None
+    def _refuse_large(self, head: Head, lane: Lane, *, num_arrived: int) -> None:
+        """Say that a body is too large before it comes.
+
+        The connection stays until it has come, or for a moment: a client that is closed upon while it sends sees its
+        connection reset, and never reads why.
+        """
+        self._arrived = time.perf_counter()
+        self._headers = head.headers
+        answer = lane.refuse(too_large(f"{head.content_length} bytes", lane.max_body_bytes))
+        request_id = name_request(head.headers.request_id)
+        lane.count(answer, self._arrived, self._headers, request_id)
+        self._is_lingering = True
+        self.transport.write(self._writer.write(answer, self._arrived, request_id, close=True))
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        self._num_to_pass_over = head.content_length
+        self._pass_over(num_arrived)
+
+    def _pass_over(self, num_bytes: int) -> None:
+        self._num_to_pass_over -= num_bytes
+        if self._num_to_pass_over <= 0:
+            self.transport.close()
 
     def _take(self, head: Head, data: bytes, start: int) -> None:
         """Take a prediction whose body begins at `start`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import itertools
 import json
 import re
@@ -320,6 +321,16 @@ def test_ten_thousand_requests_over_many_connections_get_one_answer(pair: Pair) 
         return set().union(*await asyncio.gather(*(ask(250) for _ in range(40))))
 
     assert len(asyncio.run(main())) == 1
+
+
+def test_who_sends_too_much_can_read_that_it_was_too_much(pair: Pair) -> None:
+    body = b" " * 3_000_000
+    connection = http.client.HTTPConnection(pair.fast.url.removeprefix("http://"), timeout=10)
+    connection.request("POST", "/predict", body)
+    answer = connection.getresponse()
+    assert answer.status == 413
+    assert json.loads(answer.read())["code"] == "body_too_large"
+    connection.close()
 
 
 def test_a_wish_for_http_2_is_passed_over_and_the_request_answered(pair: Pair) -> None:
