@@ -69,7 +69,7 @@ class App:
     directory `shared`. `tail` keeps the slowest predictions, if that is wanted.
     """
 
-    def __init__(self, settings: Settings, shared: Path | None = None) -> None:
+    def __init__(self, settings: Settings, shared: Path | None = None, *, strict: bool = True) -> None:
         self.settings = settings
         self.directory = Directory()
         self.failure: FoldserveError | None = None
@@ -80,6 +80,7 @@ class App:
         self.journal: Journal | None = None  # whoever runs the app opens it
         self.stop: Callable[[], None] = lambda: None  # whoever runs the app says how it is ended
         self._shared = shared
+        self._strict = strict
         self._vertex = settings.vertex()
         self.gate = Gate(settings, self._vertex)
         self._reader = OwnThread(name="read", median_seconds=READING_SECONDS, max_waiting=MAX_READING)
@@ -239,7 +240,7 @@ class App:
             loading, self.directory, create=self._create_served, retire=self._retire, wishes=board.read()
         )
         self.manager = Manager(self.loader, board, self.directory)
-        await self.loader.start()
+        await self.loader.start(strict=self._strict)
 
     async def _create_served(self, model: ServedModel) -> Served:
         """Make what answers for a model: where it runs, who counts, a lane for each protocol."""
@@ -333,12 +334,13 @@ def _describe_running(model: ServedModel) -> Running:
     return Running(placement.requested, placement.provider, model.batches.num_bytes_since_prepared)
 
 
-def create_app(settings: Settings, shared: Path | None = None) -> App:
+def create_app(settings: Settings, shared: Path | None = None, *, strict: bool = True) -> App:
     """Create the server. Nothing is opened before its lifespan starts.
 
-    `shared` is the directory where several processes of one server put their metrics and wishes together.
+    `shared` is the directory where several processes of one server put their metrics and wishes together. A process
+    that is not `strict` serves what it can: it takes the place of one that did.
     """
-    return App(settings, shared)
+    return App(settings, shared, strict=strict)
 
 
 def _create_tail(settings: Settings) -> Tail | None:

@@ -38,6 +38,8 @@ MODEL_FILE = "model.onnx"
 EXAMPLES_FILE = "examples.json"
 MANIFEST_FILE = "manifest.json"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+FORBIDDEN_IN_FEATURES = re.compile(r'["\\\x00-\x1f\x7f]')
+MAX_QUOTED = 80
 VERSION_PATTERN = re.compile(r"[1-9][0-9]{0,17}")
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -317,11 +319,12 @@ def write_bundle(
     The digests are computed here; `manifest.files` is not looked at.
 
     Raises:
-        ManifestInvalid: name or version are not allowed, or are not the directory's.
+        ManifestInvalid: name, version or a feature's name is not allowed, or the directory has other names.
         BundleExists: there is a bundle already, and `overwrite` is false.
         BundleUnwritable: the operating system does not let us write there.
     """
     check_name_and_version(manifest.name, manifest.version)
+    _check_features(manifest.signature)
     _check_place(directory, manifest)
     try:
         written = _write_files(directory, manifest, model_path, examples, overwrite=overwrite)
@@ -407,8 +410,19 @@ def read_manifest(path: Path) -> Manifest:
     if missing:
         raise ManifestInvalid(f"{path}: `files` has no digest for {', '.join(sorted(missing))}")
     check_name_and_version(manifest.name, manifest.version)
+    _check_features(manifest.signature, f"{path}: ")
     _check_image(path, manifest.signature)
     return manifest
+
+
+def _check_features(signature: Signature, where: str = "") -> None:
+    """Refuse names that JSON would not have as they are: requests are read by their bytes."""
+    for feature in signature.features:
+        if FORBIDDEN_IN_FEATURES.search(feature.name):
+            raise ManifestInvalid(
+                f"{where}the feature name {feature.name[:MAX_QUOTED]!r} is not allowed: it has a quotation mark, a "
+                "backslash or a control character in it; rename the column, and export again"
+            )
 
 
 def _check_image(path: Path, signature: Signature) -> None:

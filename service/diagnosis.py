@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, NoReturn
 
 import numpy as np
@@ -129,17 +130,28 @@ def check_nested(value: Any, shape: tuple[int, ...], path: str, dtype: str) -> N
 
 def _find_misfit(value: Any, shape: tuple[int, ...], dtype: str) -> tuple[int, ...] | None:
     """Find the first place that is not as it should be, by its indices; the place itself is the empty tuple."""
-    if not shape:
-        return None if are_numbers([value], dtype) else ()
-    if not isinstance(value, list) or len(value) != shape[0]:
+    if _are_nested(value, shape, dtype):
+        return None
+    if not shape or not isinstance(value, list) or len(value) != shape[0]:
         return ()
-    if len(shape) == 1:
-        return None if are_numbers(value, dtype) else (find_first(value, lambda part: are_numbers(part, dtype)),)
-    for place, item in enumerate(value):
-        inner = _find_misfit(item, shape[1:], dtype)
-        if inner is not None:
-            return (place, *inner)
-    return None
+    inner = shape[1:]
+    place = find_first(value, lambda part: _are_nested(part, (len(part), *inner), dtype))
+    return (place, *(_find_misfit(value[place], inner, dtype) or ()))
+
+
+def _are_nested(value: object, shape: tuple[int, ...], dtype: str) -> bool:
+    values = flatten(value, shape)
+    return values is not None and are_numbers(values, dtype)
+
+
+def flatten(value: object, shape: tuple[int, ...]) -> list[Any] | None:
+    """Take all lists of a value that is nested as `shape` apart; None if it is nested otherwise."""
+    level: list[Any] = [value]
+    for size in shape:
+        if set(map(type, level)) != {list} or set(map(len, level)) != {size}:
+            return None
+        level = level[0] if len(level) == 1 else list(chain.from_iterable(level))
+    return level
 
 
 def find_first(items: Sequence[Any], are_good: Callable[[Sequence[Any]], bool]) -> int:

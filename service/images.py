@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 # As Pillow calls those that a client may send. Not GIF: it has a palette, and is gray or not by its writer's chance.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+# A picture's file may bring texts that are no picture, and packed ones of it become long: so much of them is unpacked.
+MAX_TEXT_BYTES = 64 * 1024
+PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
 NUM_CHANNELS = {"L": 1, "RGB": 3}  # Pillow's names for grayscale and colour
 
 Pixels = NDArray[np.uint8]
@@ -39,6 +42,7 @@ def decode_image(encoded: bytes, spec: ImageSpec, tensor: TensorSpec) -> bytes:
         InstanceInvalid: it is no picture, or not of the mode and size that the model was trained on.
     """
     pixels = read_pixels(io.BytesIO(encoded), where="image", formats=FORMATS, spec=spec)
+    _check_end(encoded)
     arranged = pixels.transpose(2, 0, 1) if spec.layout == "CHW" else pixels
     return _values(spec, tensor.dtype)[arranged].tobytes()
 
@@ -68,8 +72,9 @@ def read_pixels(
 @functools.cache
 def _pillow() -> ModuleType:
     """Import Pillow, which takes long and is seldom wanted; pictures that it would only warn of, it is to refuse."""
-    from PIL import Image
+    from PIL import Image, PngImagePlugin
 
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = MAX_TEXT_BYTES
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     return Image
 
@@ -81,6 +86,12 @@ def _values(spec: ImageSpec, dtype: str) -> NDArray[np.generic]:
     if spec.whole or dtype == "int64":
         values = np.rint(values)
     return values.astype(dtype)
+
+
+def _check_end(encoded: bytes) -> None:
+    """Refuse a PNG without its last chunk: Pillow misses neither that nor the checksum before it."""
+    if encoded.startswith(PNG_START) and PNG_END not in encoded:
+        raise _refuse_file("image", FORMATS, "the PNG breaks off before its end")
 
 
 def _check(image: Image, where: str, spec: ImageSpec | None) -> None:
@@ -110,8 +121,12 @@ def _describe(width: int, height: int, mode: str) -> str:
 
 
 def _unreadable(where: str, formats: tuple[str, ...] | None, err: Exception) -> InstanceInvalid:
+    return _refuse_file(where, formats, _reason(err))
+
+
+def _refuse_file(where: str, formats: tuple[str, ...] | None, reason: str) -> InstanceInvalid:
     expected = f"a whole file of {', '.join(formats)}" if formats else "a picture that Pillow reads"
-    message = f"{where}: can not be read as an image ({_reason(err)}): expected {expected}"
+    message = f"{where}: can not be read as an image ({reason}): expected {expected}"
     return InstanceInvalid(message, field="image", expected=expected)
 
 
@@ -120,4 +135,6 @@ def _reason(err: Exception) -> str:
     pillow = _pillow()
     if isinstance(err, pillow.DecompressionBombError | pillow.DecompressionBombWarning):
         return "it has far too many pixels"
+    if "MAX_TEXT" in str(err):
+        return f"a text or colour profile in it is longer than {MAX_TEXT_BYTES} bytes"
     return "it is none, or breaks off early" if isinstance(err, pillow.UnidentifiedImageError) else shorten(str(err))

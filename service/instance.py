@@ -2,8 +2,8 @@
 
 The body is decoded once, typed, and strict: no booleans, no strings, no NaN, no key that does not belong. What typing
 can not see, packing does: it refuses another number of values, and numbers that are finite as JSON but not as float32.
-Names that stand twice are looked for in between. Whatever fails here is read again by `diagnosis.explain`, which knows
-the words for it. Long lists of numbers go by a quicker way still, `number_text.py`.
+Names that stand twice are looked for in between, by counting colons. Whatever fails here is read again by
+`diagnosis.explain`, which knows the words for it. Long lists of numbers go by a quicker way still, `number_text.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from service.bundle import Feature, Signature
 from service.diagnosis import explain, find_mistake
 from service.errors import RequestError
+from service.json_text import MAX_THOROUGH_BYTES, count_colons, hides_colon
 from service.number_text import plan_number_text
 
 Array = NDArray[Any]
@@ -120,6 +121,7 @@ def _plan_nested(
     kind: Any = number
     for _ in signature.input.shape:
         kind = list[kind]
+    num_brackets = sum(math.prod(signature.input.shape[:axis]) for axis in range(len(signature.input.shape)))
     decode = _document_decoder(kind)
     wide = np.int64 if number is int else np.float64
 
@@ -127,6 +129,8 @@ def _plan_nested(
         try:
             return read_flat(body)
         except REFUSALS:
+            if body.count(b"[") != num_brackets:
+                raise
             nested = np.array(decode(body).instance, dtype=wide)
         _refuse_second_colon(body)
         if nested.shape != signature.input.shape:
@@ -142,20 +146,18 @@ def _plan_rows(signature: Signature, number: type, pack: Pack) -> Callable[[byte
     decode_named = msgspec.json.Decoder(_row_type(signature.features, number, array_like=False)).decode
     decode_ordered = msgspec.json.Decoder(_row_type(signature.features, number, array_like=True)).decode
     expand = _plan_expansion(signature.features)
-    num_names = 1 + len(signature.features)
+    num_colons = 1 + sum(1 + feature.name.count(":") for feature in signature.features)
+    has_words = any(feature.categories for feature in signature.features)
 
     def read(body: bytes) -> bytes:
         row = bytes(split(body).instance)
-        if row.startswith(b"{"):
-            values = decode_named(row)
-            # All names are there; so with no more colons than names, none stands twice. More colons can be innocent.
-            if body.count(b":") != num_names:
-                _refuse_duplicates(body, signature)
-        else:
-            values = decode_ordered(row)
-            if body.count(b":") != 1:
-                _refuse_duplicates(body, signature)
-        return pack(*expand(msgspec.structs.astuple(values)))
+        is_named = row.startswith(b"{")
+        values = msgspec.structs.astuple(decode_named(row) if is_named else decode_ordered(row))
+        # All names are there; so with no more colons than they and the words have, none stands twice.
+        wanted = (num_colons if is_named else 1) + (count_colons(list(values)) if has_words else 0)
+        if body.count(b":") != wanted or hides_colon(body):
+            _refuse_duplicates(body, signature)
+        return pack(*expand(values))
 
     return read
 
@@ -202,6 +204,6 @@ def _refuse_second_colon(body: bytes) -> None:
 
 
 def _refuse_duplicates(body: bytes, signature: Signature) -> None:
-    """Read a row that decoded well once more, for the sake of names that stand twice."""
-    if find_mistake(body, signature) is not None:
+    """Read a row that decoded well once more, for the sake of names that stand twice; a long one not even that."""
+    if len(body) > MAX_THOROUGH_BYTES or find_mistake(body, signature) is not None:
         raise ValueError("a name stands there twice")

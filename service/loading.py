@@ -85,8 +85,8 @@ class Loader:
             raise errors[0]
         for key, failure in self._failures.items():
             logger.warning("%s can not be loaded: %s", _name(key), failure.error)
-        for err in no_default:
-            logger.warning(str(err))
+        for error in no_default:
+            logger.warning(str(error))
 
     async def refresh(self, wishes: Wishes | None = None) -> None:
         """Look again, and make it so."""

@@ -40,7 +40,7 @@ def serve(
     put their metrics and wishes together in the directory `shared`.
     """
     try:
-        app = create_app(settings, shared)
+        app = create_app(settings, shared, strict=on_ready is not None)
         with open_journal(settings) as journal:
             app.journal = journal
             app.metrics.num_lines_lost = lambda: journal.num_lines_lost

@@ -186,7 +186,7 @@ def _read(path: Path) -> tuple[Keys, Stamp, str]:
 
 def _read_plain_file(path: Path) -> tuple[bytes, os.stat_result]:
     """Read at most a little more than is allowed, and nothing of a pipe or a device, which may take for ever."""
-    with path.open("rb", opener=_open_at_once) as file:
+    with open(path, "rb", opener=_open_at_once) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise SettingsInvalid(f"{path}: expected a key file; this is a pipe or a device; {MAKE_ONE}")

@@ -35,5 +35,5 @@ class InputColumns:
             if name != self._name:
                 refuse_unknown(f"{path}[{quote(name)}]", name, [self._name], what="input")
         if not value:
-            refuse(path, expected=f"an object with the key {self._name!r}", got="an empty object")
+            refuse(path, expected=f"an object with the key {quote(self._name)}", got="an empty object")
         return self._lists.read(value[self._name], f"{path}[{quote(self._name)}]")

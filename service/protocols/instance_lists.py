@@ -77,7 +77,7 @@ class InstanceLists:
         Raises:
             InstanceInvalid: and says what is wrong at which place below `path`.
         """
-        rows = [self._order(row, f"{path}[{place}]") for place, row in enumerate(value)]
+        rows = [self._order(row, path, place) for place, row in enumerate(value)]
         names = self._rows.names
 
         def locate_row(row: int) -> str:
@@ -89,15 +89,15 @@ class InstanceLists:
 
         return self._rows.pack(rows, locate_row, locate)
 
-    def _order(self, row: object, path: str) -> list[Any]:
+    def _order(self, row: object, path: str, place: int) -> list[Any]:
         if isinstance(row, list):
             return row
         names = self._rows.names
         if not isinstance(row, dict):
             wanted = f"a list of {len(names)} values, or an object of named features"
-            refuse(path, expected=wanted, got=describe(row))
+            refuse(f"{path}[{place}]", expected=wanted, got=describe(row))
         if len(row) != len(names) or not self._rows.places.keys() >= row.keys():
-            self._refuse_row(row, path)
+            self._refuse_row(row, f"{path}[{place}]")
         return [row[name] for name in names]
 
     def _refuse_row(self, row: dict[str, Any], path: str) -> None:
@@ -116,7 +116,7 @@ class InstanceLists:
         name = self._spec.name
         for place, instance in enumerate(value):
             if not isinstance(instance, dict) or instance.keys() != self._named:
-                wanted = f"an object with the key {name!r}, like the first instance"
+                wanted = f"an object with the key {quote(name)}, like the first instance"
                 refuse(f"{path}[{place}]", expected=wanted, got=describe(instance))
         inner = [instance[name] for instance in value]
         if self._is_table:
@@ -124,7 +124,7 @@ class InstanceLists:
         return split_instances(read_instances(inner, self._spec, path))
 
     def _refuse_names(self, instance: dict[str, Any], path: str) -> None:
-        wanted = f"the array, or an object with the key {self._spec.name!r}"
+        wanted = f"the array, or an object with the key {quote(self._spec.name)}"
         for name in instance:
             if name != self._spec.name:
                 refuse_unknown(f"{path}[{quote(name)}]", name, [self._spec.name], what="input")

@@ -15,6 +15,7 @@ for text/csv or application/x-npy instead: then it is the first output alone, th
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,7 @@ from service.protocols.input_columns import InputColumns
 from service.protocols.instance_lists import InstanceLists
 from service.protocols.json_document import (
     LONG_BODY,
+    MAX_INLINE_BYTES,
     Document,
     check_keys,
     choose_key,
@@ -51,6 +53,7 @@ OPEN_INFERENCE_KEYS = {"name", "shape", "datatype"}
 TENSORS, OWN, NEAR_THE_START = b'"datatype"', b'"instance"', 64
 SAGEMAKER_BINARY = "application/vnd.sagemaker-triton.binary+json"
 JSON, CSV, NPY, RAW = "application/json", "text/csv", "application/x-npy", "application/octet-stream"
+QUALITY = re.compile(rb"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 # MLflow's names, by status; of other statuses, INTERNAL_ERROR.
 ERROR_CODES = {
     400: "BAD_REQUEST",
@@ -112,7 +115,7 @@ class Invocations:
         return answer._replace(body=msgspec.json.encode(body))
 
     def _try_form(self, body: bytes) -> list[bytes] | None:
-        document = try_read_document(body)
+        document = try_read_document(body) if len(body) <= MAX_INLINE_BYTES else None
         try:
             return None if document is None else self._read_form(document)
         except RequestError:
@@ -148,10 +151,11 @@ class Invocations:
                 raise _unsupported(question.headers.content_type, expected=f"one of {JSON}, {CSV}, {NPY}, {RAW}")
 
     def _choose_writer(self, accept: bytes) -> Callable[[Outputs], Answer]:
-        """Take the first media type that `Accept` names and that there is; else JSON."""
+        """Take the media type that `Accept` likes best, of those that there are; the first of equals; else JSON."""
         writers = {JSON: self._write_json, CSV: self._write_csv, NPY: self._write_npy}
-        wanted = map(_take_media_type, accept.split(b",") if accept else ())
-        return next((writers[each] for each in wanted if each in writers), self._write_json)
+        ranges = accept.split(b",") if accept else []
+        known = [each for each in ranges if _take_media_type(each) in writers and _read_quality(each) > 0]
+        return writers[_take_media_type(max(known, key=_read_quality))] if known else self._write_json
 
     def _write_json(self, outputs: Outputs) -> Answer:
         return Answer(200, b'{"predictions":' + write_rows(outputs, self._specs) + b"}")
@@ -190,6 +194,15 @@ def _check_params(params: object) -> None:
 
 def _take_media_type(header: bytes) -> str:
     return header.decode("latin-1").partition(";")[0].strip().lower()
+
+
+def _read_quality(media_range: bytes) -> float:
+    """Read how much a part of `Accept` is wanted, by its `q`, from 0 to 1; what is none counts as 1."""
+    for parameter in media_range.split(b";")[1:]:
+        name, _, value = parameter.partition(b"=")
+        if name.strip().lower() == b"q" and QUALITY.fullmatch(value.strip()):
+            return float(value)
+    return 1.0
 
 
 def _check_charset(content_type: bytes) -> None:

@@ -9,6 +9,7 @@ prediction has the three `labels` with the largest scores, largest first, and th
 
 from __future__ import annotations
 
+import math
 import urllib.parse
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +19,7 @@ import msgspec
 import numpy as np
 import orjson
 
+from service.bundle import Signature
 from service.errors import FoldserveError, MediaTypeUnsupported, RequestInvalid
 from service.predictor import Array, refuse_not_finite
 from service.protocols.answer import Answer
@@ -27,6 +29,8 @@ from service.protocols.image_requests import read_image
 from service.repository import ServedModel
 
 USUAL_MEDIA_TYPES = frozenset({b"application/json", b""})
+MAX_NUMBER_BYTES = 32  # with a comma, brackets and spaces
+MAX_SPARE_BYTES = 2 * 1024
 NOT_FINITE = b"null"  # so orjson writes NaN and the infinities, and nothing else in an array of floats
 
 
@@ -36,6 +40,7 @@ class Endpoint:
     def __init__(self, model: ServedModel) -> None:
         self.model = model
         self._try_pack = model.predictor.reader.try_pack
+        self._usual_bytes = _usual_bytes(model.predictor.signature)
         labels = model.predictor.signature.labels or range(model.predictor.signature.outputs[0].shape[0])
         self._labels = [msgspec.json.encode(label) for label in labels]
         self._heads = [b'{"prediction":{"label":' + label + b',"scores":[' for label in self._labels]
@@ -45,7 +50,7 @@ class Endpoint:
     def try_read(self, question: Question) -> Work | None:
         """Read a good request of the usual kind."""
         body, headers, query = question
-        if query or headers.content_type not in USUAL_MEDIA_TYPES:
+        if query or headers.content_type not in USUAL_MEDIA_TYPES or len(body) > self._usual_bytes:
             return None
         packed = self._try_pack(body)
         return None if packed is None else Work((packed,), self._write)
@@ -83,6 +88,12 @@ class Endpoint:
         return Answer(200, head + _write_row(scores[:, places]) + self._tail)
 
 
+def _usual_bytes(signature: Signature) -> int:
+    """Give how long a body is at most that is written as usual; a longer one is not to hold up the event loop."""
+    names = [text for feature in signature.features for text in (feature.name, *feature.categories)]
+    return MAX_SPARE_BYTES + MAX_NUMBER_BYTES * math.prod(signature.input.shape) + sum(map(len, names))
+
+
 def _write_row(scores: Array) -> bytes:
     """Write the one row of scores [1, labels], without its brackets.
 
@@ -108,8 +119,10 @@ def read_top_k(query: bytes, *, most: int) -> int:
     except ValueError:
         fields = {}
     values = fields.get("top_k", [])
-    if len(fields) == len(values) == 1 and values[0].isascii() and values[0].isdecimal() and int(values[0][:9]) > 0:
-        return min(int(values[0][:9]), most)
+    if len(fields) == len(values) == 1 and values[0].isascii() and values[0].isdecimal():
+        number = values[0].lstrip("0")[:9]
+        if number:
+            return min(int(number), most)
     shown = query.decode("latin-1")[:80]
     raise RequestInvalid(
         f"the query of the URL: expected top_k=<a whole number from 1 on>, or none; got {shown!r}",

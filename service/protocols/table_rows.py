@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle import Feature, Signature
-from service.diagnosis import check_feature, refuse, refuse_unknown
+from service.diagnosis import check_feature, convert_numbers, find_first, fits_feature, refuse, refuse_unknown
 from service.errors import InstanceInvalid
 from service.wording import describe, list_names, quote
 
@@ -77,11 +77,28 @@ class TableRows:
             InstanceInvalid: and says where the first mistake is, as `locate_row` and `locate` call the place.
         """
         try:
-            array = self._pack_mixed(rows) if self._has_words else self._convert(rows, self._num_values)
+            array = self._pack(rows)
         except REFUSALS as err:
             self._explain(rows, locate_row, locate)
             raise InstanceInvalid(f"{locate_row(0)}: the rows do not fit the model's input") from err
         return split_instances(array)
+
+    def try_pack(self, rows: Rows) -> list[bytes] | None:
+        """Do as `pack` does, but give None for rows with a mistake: where it is takes long to say."""
+        try:
+            return split_instances(self._pack(rows))
+        except REFUSALS:
+            return None
+
+    def _pack(self, rows: Rows) -> Array:
+        return self._pack_mixed(rows) if self._has_words else self._convert(rows, self._num_values)
+
+    def _are_good(self, rows: Rows) -> bool:
+        try:
+            self._pack(rows)
+        except REFUSALS:
+            return False
+        return True
 
     def _pack_mixed(self, rows: Rows) -> Array:
         packed = np.zeros((len(rows), self._num_values), self._dtype)
@@ -97,32 +114,21 @@ class TableRows:
 
     def _convert(self, rows: Rows, width: int) -> Array:
         """Convert rows of `width` numbers; a ValueError or the like for all else."""
-        return convert_numbers(list(chain.from_iterable(_check_widths(rows, width))), self._dtype).reshape(-1, width)
+        array = convert_numbers(list(chain.from_iterable(_check_widths(rows, width))), self._dtype)
+        if array is None:
+            raise ValueError("a value is no number, or beyond the dtype")
+        return array.reshape(-1, width)
 
     def _explain(self, rows: Rows, locate_row: LocateRow, locate: Locate) -> None:
-        for row, values in enumerate(rows):
-            if len(values) != self.num_columns:
-                wanted = f"{self.num_columns} values ({list_names(self.names)})"
-                refuse(locate_row(row), expected=wanted, got=describe(list(values)))
-            for column, (value, feature) in enumerate(zip(values, self.features, strict=True)):
+        """Say what is wrong with the first row that does not fit."""
+        row = find_first(rows, self._are_good)
+        values = rows[row]
+        if len(values) != self.num_columns:
+            wanted = f"{self.num_columns} values ({list_names(self.names)})"
+            refuse(locate_row(row), expected=wanted, got=describe(list(values)))
+        for column, (value, feature) in enumerate(zip(values, self.features, strict=True)):
+            if not fits_feature(value, feature, self._signature):
                 check_feature(value, locate(row, column), feature, self._signature)
-
-
-def convert_numbers(values: list[Any], dtype: np.dtype[Any]) -> Array:
-    """Convert plain numbers to an array, each rounded to the nearest of the dtype; of int64, integers only.
-
-    Raises:
-        ValueError: there is something else among them, or a number that the dtype does not hold.
-        OverflowError: a number is beyond what float64 or int64 hold.
-    """
-    is_integer = dtype.kind == "i"
-    if not set(map(type, values)) <= ({int} if is_integer else {int, float}):
-        raise ValueError("a value is no number")
-    with np.errstate(over="ignore"):
-        array = np.fromiter(values, np.int64 if is_integer else np.float64, len(values)).astype(dtype, copy=False)
-    if not np.isfinite(array).all():
-        raise ValueError("a number is beyond the dtype")
-    return array
 
 
 def split_instances(array: Array) -> list[bytes]:

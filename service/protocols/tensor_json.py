@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle import TensorSpec
-from service.diagnosis import check_nested, convert_numbers, find_first, refuse
+from service.diagnosis import check_nested, convert_numbers, find_first, flatten, refuse
 from service.wording import describe
 
 Array = NDArray[Any]
@@ -31,9 +30,9 @@ def read_tensor(value: object, spec: TensorSpec, shape: Shape, path: str) -> Arr
     Raises:
         InstanceInvalid: and names the place, as `inputs[0].data[1][3]`.
     """
-    values = _flatten(value, shape)
+    values = flatten(value, shape)
     if values is None:
-        values = _flatten(value, (math.prod(shape),))
+        values = flatten(value, (math.prod(shape),))
     array = None if values is None else convert_numbers(values, np.dtype(spec.dtype))
     if array is None:
         _explain_tensor(value, spec.dtype, shape, path)
@@ -59,16 +58,16 @@ def read_instances(value: object, spec: TensorSpec, path: str) -> Array:
 def _flatten_each(value: Sequence[Any], spec: TensorSpec) -> list[Any] | None:
     """Take the instances apart, one nested and the other flat as it may be; None if one is neither."""
     flat = (math.prod(spec.shape),)
-    values = _flatten(value, (len(value), *spec.shape))
+    values = flatten(value, (len(value), *spec.shape))
     if values is None:
-        values = _flatten(value, (len(value), *flat))
+        values = flatten(value, (len(value), *flat))
     if values is not None:
         return values
     values = []
     for instance in value:
-        inner = _flatten(instance, spec.shape)
+        inner = flatten(instance, spec.shape)
         if inner is None:
-            inner = _flatten(instance, flat)
+            inner = flatten(instance, flat)
         if inner is None:
             return None
         values.extend(inner)
@@ -84,16 +83,6 @@ def _explain_instances(value: list[Any], spec: TensorSpec, path: str) -> None:
 def _convert_instances(value: Sequence[Any], spec: TensorSpec) -> Array | None:
     values = _flatten_each(value, spec)
     return None if values is None else convert_numbers(values, np.dtype(spec.dtype))
-
-
-def _flatten(value: object, shape: Shape) -> list[Any] | None:
-    """Take all lists of a value that is nested as `shape` apart; None if it is nested otherwise."""
-    level: list[Any] = [value]
-    for size in shape:
-        if set(map(type, level)) != {list} or set(map(len, level)) != {size}:
-            return None
-        level = level[0] if len(level) == 1 else list(chain.from_iterable(level))
-    return level
 
 
 # --- why not ---------------------------------------------------------------------------------------------------------

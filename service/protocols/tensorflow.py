@@ -21,6 +21,7 @@ from service.protocols.input_columns import InputColumns
 from service.protocols.instance_lists import InstanceLists
 from service.protocols.json_document import (
     LONG_BODY,
+    MAX_INLINE_BYTES,
     Document,
     check_keys,
     choose_key,
@@ -56,7 +57,7 @@ class TensorFlowServing:
         instances = self._lists.try_body(question.body)
         if instances is not None:
             return Work(instances, self._write_predictions)
-        document = try_read_document(question.body)
+        document = try_read_document(question.body) if len(question.body) <= MAX_INLINE_BYTES else None
         try:
             return None if document is None else self._read(document)
         except RequestError:

@@ -50,6 +50,28 @@ def test_who_starts_when_the_directory_has_been_tidied_away_makes_it_again(tmp_p
     assert counts.sums() == [Counted(("m", "1"), (1.0,))]
 
 
+def test_what_is_counted_after_the_directory_was_tidied_away_is_seen_by_others(tmp_path: Path) -> None:
+    counts = Counts(1, tmp_path / "counts")
+    counts.open(("m", "1"))
+    shutil.rmtree(tmp_path / "counts")
+    counts.open(("m", "2"))[0] += 1
+    assert Counts(1, tmp_path / "counts").sums() == [Counted(("m", "2"), (1.0,))]
+
+
+def num_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_hundreds_of_versions_cost_a_handful_of_descriptors(tmp_path: Path) -> None:
+    before = num_descriptors()
+    counts = Counts(2, tmp_path)
+    for version in range(200):
+        counts.open(("m", str(version)))[1] += version
+    assert num_descriptors() - before < 10
+    read = {counted.labels[1]: counted.values for counted in Counts(2, tmp_path).sums()}
+    assert read == {str(version): (0.0, float(version)) for version in range(200)}
+
+
 def test_one_process_alone_needs_no_files() -> None:
     counts = Counts(2)
     counts.open(("m", "1"))[0] += 1

@@ -422,3 +422,19 @@ def test_a_bundle_whose_pictures_do_not_fit_its_input_is_refused(tmp_path: Path,
 def test_a_bundle_of_old_takes_no_pictures() -> None:
     golden = Path(__file__).parent.parent / "golden" / "players" / "1"
     assert read_bundle(golden).manifest.signature.image is None
+
+
+@pytest.mark.parametrize("missing", [1, 4, 12, 13, 16, 20, 40])
+def test_a_png_without_its_end_is_refused(missing: int) -> None:
+    with pytest.raises(InstanceInvalid, match="expected a whole file"):
+        decode_image(_png(COLOUR)[:-missing], COLOUR, _tensor(3, 3, 5))
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt"])
+def test_a_text_that_unpacks_to_much_is_refused(kind: bytes) -> None:
+    packed = zlib.compress(bytes(200_000))
+    text = b"name\0\0" + packed if kind == b"zTXt" else b"name\0\1\0\0\0" + packed
+    whole = _png(COLOUR)
+    decode_image(whole, COLOUR, _tensor(3, 3, 5))
+    with pytest.raises(InstanceInvalid, match="longer than 65536 bytes"):
+        decode_image(whole[:33] + _chunk(kind, text) + whole[33:], COLOUR, _tensor(3, 3, 5))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import orjson
 import pytest
@@ -12,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from service.bundle import Feature, Signature, TensorSpec
-from service.errors import BodyMalformed, InstanceInvalid, RequestError
+from service.bundle import EXAMPLES_FILE, MODEL_FILE, Feature, Signature, TensorSpec, read_manifest
+from service.errors import BodyMalformed, InstanceInvalid, ManifestInvalid, RequestError, RequestInvalid
 from service.instance import InstanceReader
+from service.protocols.predict import read_top_k
+from tests.service.tiny_models import tiny_manifest, tiny_model, write_tiny_bundle
 
 IRIS = (Feature(name="sepal length"), Feature(name="petal: width"), Feature(name="colour", categories=("red", "blue")))
 
@@ -222,3 +227,33 @@ def test_half_a_surrogate_pair_can_be_answered() -> None:
     error = refusal(TABLE, b'{"instance":{"\\ud800":1}}')
     assert json.dumps(str(error)).encode()
     assert str(error).encode()
+
+
+def test_an_integer_beyond_64_bits_is_told_the_limits() -> None:
+    error = refusal(INTEGERS, b'{"instance":[1,2,9223372036854775808]}')
+    assert error.expected == "an integer from -2^63 to 2^63-1"
+
+
+@pytest.mark.parametrize("name", ['length "cm"', "a\\b", "a\nb", "\x00"])
+def test_a_feature_whose_name_json_escapes_can_not_be_in_a_bundle(tmp_path: Path, name: str) -> None:
+    features = (Feature(name="length"), Feature(name=name))
+    with pytest.raises(ManifestInvalid, match="rename the column") as caught:
+        write_tiny_bundle(tmp_path, tiny_model((2,), features=features))
+    assert repr(name) in str(caught.value)
+    path = tmp_path / "manifest.json"
+    files = dict.fromkeys((MODEL_FILE, EXAMPLES_FILE), "")
+    manifest = replace(tiny_manifest(tiny_model((2,), features=features)), files=files)
+    path.write_bytes(msgspec.json.encode(manifest))
+    with pytest.raises(ManifestInvalid, match="rename the column"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize(("query", "number"), [(b"top_k=000000000001", 1), (b"top_k=2", 2), (b"top_k=99999999999", 3)])
+def test_top_k_may_start_with_zeros_and_be_more_than_there_are(query: bytes, number: int) -> None:
+    assert read_top_k(query, most=3) == number
+
+
+@pytest.mark.parametrize("query", [b"top_k=0", b"top_k=0000000000000", b"top_k=", b"top_k=-1"])
+def test_top_k_is_from_1_on(query: bytes) -> None:
+    with pytest.raises(RequestInvalid, match="from 1 on"):
+        read_top_k(query, most=3)

@@ -440,3 +440,18 @@ def test_headers_of_npy_files_are_read_as_numpy_reads_them(
     header = read_npy_header(file.getvalue())
     assert (np.dtype(header.descr), header.shape) == (array.dtype, array.shape)
     assert file.getvalue()[header.start :] == array.tobytes(order="F" if header.is_fortran_order else "C")
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        (b"text/csv;q=0, application/json", b"application/json"),
+        (b"text/csv;q=0", b"application/json"),
+        (b"application/json;q=0.5, text/csv;q=0.9", b"text/csv"),
+        (b"text/csv; Q=0.000, application/x-npy;q=0.1", b"application/x-npy"),
+        (b"text/csv, application/json", b"text/csv"),
+        (b"text/csv;q=x, application/json;q=0.9", b"text/csv"),
+    ],
+)
+def test_accept_is_followed_by_its_quality(unnamed: ServedModel, accept: bytes, content_type: bytes) -> None:
+    assert post(unnamed, {"instances": [[1, 2, 3, 4]]}, Headers(accept=accept)).content_type == content_type

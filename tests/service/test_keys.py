@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import stat
 import subprocess
 import sys
@@ -137,6 +138,27 @@ def test_another_file_is_not_taken_for_keys(content: bytes, tmp_path: Path) -> N
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(SettingsInvalid, match="is it another file"):
         KeyFile(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "directory"])
+def test_keys_are_read_from_a_plain_file_only(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "keys.txt"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    with pytest.raises(SettingsInvalid, match=r"keys\.txt: .*(this is a pipe or a device|Is a directory)"):
+        KeyFile(path)
+
+
+def test_a_key_is_not_added_to_a_pipe(tmp_path: Path) -> None:
+    path = tmp_path / "keys.txt"
+    os.mkfifo(path)
+    with pytest.raises(SettingsInvalid, match="this is a pipe"):
+        add_key(path, stored("new", "new-key"))
+    assert [each.name for each in tmp_path.iterdir()] == ["keys.txt"]
 
 
 def test_a_server_does_not_start_without_the_file_that_it_was_given(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 import shutil
 import weakref
 from collections.abc import AsyncIterator
@@ -16,11 +17,16 @@ import httpx
 import pytest
 
 from service.app import App, create_app
+from service.bundle import Feature, write_bundle
+from service.errors import BundleNotFound, FoldserveError
+from service.loading import Loader, Loading
 from service.protocols.contract import Question
-from service.protocols.directory import State
-from service.protocols.paths import OWN
+from service.protocols.directory import Directory, Served, State
+from service.protocols.paths import OWN, PATTERNS, Protocols
+from service.repository import Opening, ServedModel
 from service.settings import Settings
-from tests.service.tiny_models import tiny_examples, tiny_model, with_wrong_answer, write_tiny_bundle
+from service.versions import Wishes
+from tests.service.tiny_models import tiny_examples, tiny_manifest, tiny_model, with_wrong_answer, write_tiny_bundle
 
 BODY = b'{"instance":[1,2,3,4]}'
 
@@ -213,3 +219,198 @@ def test_the_first_version_is_freed_too_although_its_memory_was_kept_from_the_co
             return old() is None
 
     assert asyncio.run(main())
+
+
+# --- the loader by itself --------------------------------------------------------------------------------------------
+
+
+class Standin:
+    """What serves a model, as far as a loader looks: which model it is, and no thread."""
+
+    def __init__(self, model: ServedModel) -> None:
+        self.model = model
+        self.runner = self
+        self.thread = None
+        self.lanes: dict[str, Any] = dict.fromkeys(PATTERNS)
+
+
+class Bench:
+    """A loader of a folder, whose models can be made to fail when they are put to work."""
+
+    def __init__(self, root: Path, *, keep: int = 2, default: str | None = None) -> None:
+        loading = Loading(
+            models_path=root,
+            opening=Opening(device="cpu"),
+            keep=keep,
+            default_model=default,
+            protocols=Protocols(vertex_path=None),
+        )
+        self.failing: dict[tuple[str, str | None], Exception] = {}
+        self.directory = Directory()
+        self.directory.ready = True
+        self.loader = Loader(loading, self.directory, create=self._create, retire=self._retire, wishes=Wishes())
+
+    def serving(self) -> dict[str, list[str]]:
+        return {name: sorted(model.versions) for name, model in self.directory.table.models.items()}
+
+    def reason(self, version: str, name: str = "digits") -> str:
+        return next(one.reason for one in self.directory.states if (one.name, one.version) == (name, version))
+
+    async def _create(self, model: ServedModel) -> Served:
+        if (model.name, model.version) in self.failing:
+            raise self.failing[model.name, model.version]
+        return Standin(model)  # type: ignore[return-value]
+
+    async def _retire(self, served: Served) -> None: ...
+
+
+def test_what_nobody_had_foreseen_is_a_failure_of_that_version_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> Bench:
+        write(tmp_path, 1)
+        bench = Bench(tmp_path)
+        await bench.loader.start()
+        bench.failing["digits", "2"] = IndexError("list index out of range")
+        write(tmp_path, 2)
+        write(tmp_path, 3)
+        for _ in range(2):
+            await bench.loader.refresh()
+        return bench
+
+    bench = asyncio.run(main())
+    assert bench.serving() == {"digits": ["1", "3"]}
+    assert bench.reason("2").endswith("2: IndexError: list index out of range")
+    assert [bool(record.exc_info) for record in caplog.records if record.levelno >= logging.WARNING] == [True]
+
+
+def test_at_a_start_what_nobody_had_foreseen_is_told_in_one_line(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    bench = Bench(tmp_path)
+    bench.failing["digits", "1"] = KeyError("x")
+    with pytest.raises(FoldserveError, match=r"^.*digits/1: KeyError: 'x'$"):
+        asyncio.run(bench.loader.start())
+
+
+def test_a_bundle_that_confuses_us_does_not_keep_others_from_being_loaded(tmp_path: Path) -> None:
+    """A feature's name with quotes in it, and an axis whose name is no text."""
+
+    async def main() -> tuple[str, str]:
+        write(tmp_path, 1)
+        async with running(tmp_path) as app:
+            features = tuple(Feature(name=name) for name in "abcd")
+            quotes = write_tiny_bundle(tmp_path, tiny_model(features=features), name="quotes").directory
+            manifest = (quotes / "manifest.json").read_text()
+            (quotes / "manifest.json").write_text(manifest.replace('"a"', '"a\\"b"'))
+            draft = tiny_model().save(tmp_path / "draft")
+            draft.write_bytes(draft.read_bytes().replace(b"batch", b"bat\xffh"))
+            manifest_of_axes = tiny_manifest(tiny_model(), name="axes")
+            write_bundle(tmp_path / "axes" / "1", manifest=manifest_of_axes, model_path=draft, examples=())
+            write(tmp_path, 2)
+            await app.loader.refresh()
+            axes = next(one.reason for one in app.directory.states if one.name == "axes")
+            return await version_at(app, "/models/digits/predict"), axes
+
+    version, reason = asyncio.run(main())
+    assert version == "2"
+    assert "is no text in UTF-8" in reason
+
+
+def test_what_fails_slowly_elsewhere_takes_nothing_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure that is old by the time that all else is loaded is a failure still."""
+    monkeypatch.setattr("service.loading.RETRY_SECONDS", 0.0)
+
+    async def main() -> dict[str, list[str]]:
+        write(tmp_path, 1)
+        bench = Bench(tmp_path, keep=1)
+        await bench.loader.start()
+        spoil(tmp_path, "flipped bit")
+        write(tmp_path, 1, name="other")
+        await bench.loader.refresh()
+        return bench.serving()
+
+    assert asyncio.run(main()) == {"digits": ["1"], "other": ["1"]}
+
+
+def test_a_later_start_serves_what_it_can_and_names_the_rest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, 1)
+    (write(tmp_path, 1, name="broken") / "model.onnx").write_bytes(b"<html>")
+    bench = Bench(tmp_path, default="missing")
+    with pytest.raises(FoldserveError, match="broken"):
+        asyncio.run(bench.loader.start())
+    bench = Bench(tmp_path, default="missing")
+    caplog.clear()
+    bench.directory.ready = False
+    asyncio.run(bench.loader.start(strict=False))
+    assert bench.serving() == {"digits": ["1"]}
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        "broken, version 1 can not be loaded",
+        "the default model 'missing' is not there",
+    ]
+
+
+def test_a_later_start_with_nothing_to_serve_at_all_fails(tmp_path: Path) -> None:
+    (write(tmp_path, 1) / "model.onnx").write_bytes(b"<html>")
+    with pytest.raises(FoldserveError, match=r"model\.onnx"):
+        asyncio.run(Bench(tmp_path).loader.start(strict=False))
+
+
+def test_a_folder_that_can_not_be_read_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    """Root may read everything: a link to itself is what nobody can list."""
+    (tmp_path / "models").symlink_to("models")
+    with pytest.raises(BundleNotFound, match="models can not be read: "):
+        asyncio.run(Bench(tmp_path / "models").loader.start())
+
+
+def test_a_version_without_a_manifest_for_a_while_goes_on_and_a_removed_one_does_not(tmp_path: Path) -> None:
+    async def main() -> list[dict[str, list[str]]]:
+        write(tmp_path, 1)
+        (write(tmp_path, 2) / "manifest.json").rename(tmp_path / "aside.json")
+        shutil.copy(tmp_path / "aside.json", tmp_path / "digits" / "2" / "manifest.json")
+        bench = Bench(tmp_path)
+        await bench.loader.start()
+        seen = []
+        (tmp_path / "digits" / "2" / "manifest.json").unlink()
+        await bench.loader.refresh()
+        seen.append(bench.serving())
+        shutil.rmtree(tmp_path / "digits" / "2")
+        await bench.loader.refresh()
+        return [*seen, bench.serving()]
+
+    assert asyncio.run(main()) == [{"digits": ["1", "2"]}, {"digits": ["1"]}]
+
+
+def test_a_model_whose_folder_can_not_be_listed_goes_on_and_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> Bench:
+        write(tmp_path, 1)
+        write(tmp_path, 1, name="letters")
+        (tmp_path / "letters" / "labels.json").write_text('{"stable": 1}')
+        bench = Bench(tmp_path)
+        await bench.loader.start()
+        (tmp_path / "letters").rename(tmp_path / "away.d")
+        (tmp_path / "letters").symlink_to("letters")
+        await bench.loader.refresh()
+        return bench
+
+    bench = asyncio.run(main())
+    assert bench.serving() == {"digits": ["1"], "letters": ["1"]}
+    assert bench.directory.table.models["letters"].labels == {"stable": "1"}
+    assert f"{tmp_path / 'letters'} can not be read" in caplog.text
+
+
+def test_a_model_that_comes_after_its_manifest_is_noticed(tmp_path: Path) -> None:
+    async def main() -> list[dict[str, list[str]]]:
+        write(tmp_path, 1)
+        bench = Bench(tmp_path)
+        await bench.loader.start()
+        model_path = write(tmp_path, 2) / "model.onnx"
+        model_path.rename(tmp_path / "late")
+        await bench.loader.refresh()
+        without = bench.serving()
+        (tmp_path / "late").rename(model_path)
+        await bench.loader.refresh()
+        return [without, bench.serving()]
+
+    assert asyncio.run(main()) == [{"digits": ["1"]}, {"digits": ["1", "2"]}]

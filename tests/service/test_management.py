@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +12,12 @@ from typing import Any
 import httpx
 import pytest
 
+from service.errors import ModelUnknown, NotReady
+from service.management import Manager
 from service.versions import Wishes
 from service.wishes import WishBoard
 from tests.service.running_server import RunningServer, running_server
-from tests.service.test_loading import spoil
+from tests.service.test_loading import Bench, spoil
 from tests.service.tiny_models import tiny_model, write_tiny_bundle
 
 NUM_WORKERS = 2
@@ -127,3 +131,90 @@ def test_wishes_are_seen_by_every_process(tmp_path: Path) -> None:
     assert not there.all_follow(there.read())
     here.follow(there.read())
     assert there.all_follow(here.read())
+
+
+def test_who_follows_makes_the_directory_again_and_writes_only_what_is_new(tmp_path: Path) -> None:
+    board = WishBoard(tmp_path / "shared")
+    board.follow(Wishes(number=3))
+    followed = tmp_path / "shared" / f"{os.getpid()}.followed"
+    written = followed.stat()
+    board.follow(Wishes(number=3))
+    assert followed.stat() == written
+    shutil.rmtree(tmp_path / "shared")
+    board.follow(Wishes(number=3))
+    assert followed.read_text() == "3"
+
+
+def test_who_tidies_up_takes_nobodys_wishes_away(tmp_path: Path) -> None:
+    board = WishBoard(tmp_path / "shared")
+    wished = board.change(lambda wishes: wishes.with_unloaded("m"))
+    board.read()
+    shutil.rmtree(tmp_path / "shared")
+    assert board.read() == wished
+    assert board.change(lambda wishes: wishes.with_unloaded("n")).unloaded == {"m", "n"}
+
+
+async def start(root: Path, board: WishBoard) -> tuple[Bench, Manager]:
+    bench = Bench(root)
+    await bench.loader.start()
+    return bench, Manager(bench.loader, board, bench.directory)
+
+
+def test_following_goes_on_after_it_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("service.management.FOLLOW_SECONDS", 0.01)
+    board = WishBoard(tmp_path / "shared")
+
+    async def main() -> dict[str, list[str]]:
+        write(tmp_path, 1)
+        write(tmp_path, 2)
+        bench, manager = await start(tmp_path, board)
+        (tmp_path / "shared").mkdir()
+        (tmp_path / "shared" / "wishes.json").mkdir()
+        following = asyncio.create_task(manager.follow())
+        await asyncio.sleep(0.1)
+        (tmp_path / "shared" / "wishes.json").rmdir()
+        WishBoard(tmp_path / "shared").change(lambda wishes: wishes.with_unloaded("digits"))
+        for _ in range(500):
+            if not bench.serving():
+                break
+            await asyncio.sleep(0.01)
+        following.cancel()
+        return bench.serving()
+
+    assert asyncio.run(main()) == {}
+    assert caplog.text.count("could not be followed") == 1
+
+
+def test_who_waits_in_vain_for_the_others_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.management.PATIENCE_SECONDS", 0.05)
+
+    async def main() -> tuple[Bench, str]:
+        write(tmp_path, 1)
+        bench, manager = await start(tmp_path, WishBoard(tmp_path / "shared"))
+        (tmp_path / "shared").mkdir()
+        (tmp_path / "shared" / f"{os.getppid()}.followed").write_text("0")  # it lives, and never follows
+        with pytest.raises(NotReady) as caught:
+            await manager.unload("digits")
+        return bench, str(caught.value)
+
+    bench, said = asyncio.run(main())
+    assert bench.serving() == {}
+    assert said.startswith("the other processes have not followed within")
+    assert "this one has" in said
+
+
+def test_a_default_that_can_not_be_loaded_is_not_wished_for_any_more(tmp_path: Path) -> None:
+    async def main() -> tuple[dict[str, str], str]:
+        write(tmp_path, 1)
+        write(tmp_path, 2)
+        spoil(tmp_path, "flipped bit", version="3")
+        board = WishBoard(None)
+        bench, manager = await start(tmp_path, board)
+        await manager.choose("digits", "1")
+        with pytest.raises(ModelUnknown, match="version '3' of model 'digits' can not be loaded"):
+            await manager.choose("digits", "3")
+        return board.read().defaults, bench.directory.table.models["digits"].default
+
+    assert asyncio.run(main()) == ({"digits": "1"}, "1")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from service.bundle import Signature, TensorSpec
-from service.errors import InstanceInvalid, Overloaded, RequestError
+from service.errors import InstanceInvalid, Overloaded, RequestError, RequestInvalid
 from service.protocols.answer import Answer
 from service.protocols.contract import Headers, Outputs, Question, Work
 from service.protocols.open_inference.contract import OpenInference
@@ -609,6 +609,20 @@ def test_classes_are_the_largest_scores_with_their_labels(served: Served, tiny: 
     score, index, label = text.split(":")
     assert (int(index), label) == (place, ("no", "yes")[place])
     assert float(score) == pytest.approx(tiny.oracle(INSTANCE[0])[place], abs=TOLERANCE)
+
+
+@pytest.mark.parametrize(("num_instances", "num_classes", "fits"), [(500, 2, True), (501, 2, False), (501, 9, False)])
+def test_no_more_classes_are_written_than_soon_are(
+    served: Served, num_instances: int, num_classes: int, *, fits: bool
+) -> None:
+    wanted = [{"name": "scores", "parameters": {"classification": num_classes}}]
+    sent = tensor(served.spec, num_instances, data=[1] * (4 * num_instances))
+    document = as_json({"inputs": [sent], "outputs": wanted})
+    if fits:
+        assert len(served.contract.read(document).instances) == num_instances
+        return
+    with pytest.raises(RequestInvalid, match="at most 1,000 classes in all, of all instances, got 1,002"):
+        served.contract.read(document)
 
 
 @given(arrays.arrays(np.int64, (2, 5), elements=st.integers(-(2**63), 2**63 - 1) | st.just(0)), st.integers(1, 7))

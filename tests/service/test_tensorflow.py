@@ -109,7 +109,8 @@ def test_the_quickest_way_reads_the_same_bits(long: ServedModel, instances: Any)
     spaced = json.dumps({"instances": instances.tolist()}, indent=1).encode()
     for body in (spaced, b'{"instances":' + orjson.dumps(instances, option=orjson.OPT_SERIALIZE_NUMPY) + b"}"):
         quick = contract.try_read(Question(body))
-        assert quick is not None
+        assert quick is not None or np.abs(instances).max() > 1e30  # which may overflow, and are looked at in a thread
+        quick = quick or contract.read(Question(body))
         named = body.replace(b'"instances"', b'"signature_name":"serving_default","instances"')
         assert list(quick.instances) == expected == list(contract.read(Question(named)).instances)
 

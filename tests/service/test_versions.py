@@ -67,6 +67,14 @@ def test_a_version_that_is_not_there_any_more_is_let_go() -> None:
     assert decide(found(1), loaded(1, 2), {}) == ([], {"2"})
 
 
+def test_what_is_loaded_and_can_not_be_seen_just_now_is_taken_to_be_as_it_was() -> None:
+    loaded_places = [place(1), place(2), place(3), place(1, name="n"), place(1, name="gone")]
+    there = Found(
+        places={"m": (place(3, stamp=7),)}, labels={}, unclear=frozenset({("m", "2")}), unread=frozenset({"n"})
+    ).with_loaded(loaded_places)
+    assert there.places == {"m": (place(3, stamp=7), place(2)), "n": (place(1, name="n"),)}
+
+
 def test_keeping_0_keeps_all() -> None:
     assert versions_of(plan(found(1, 2, 3, 4), {}, {}, NOBODY, keep=0)) == (["4", "3", "2", "1"], set())
 

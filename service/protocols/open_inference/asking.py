@@ -6,6 +6,7 @@ that would change the answer elsewhere, and can not here, are refused.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from service.wording import describe, did_you_mean, list_names, quote, shorten
 MAX_INSTANCES = 2**31
 MAX_MICROSECONDS = 2**63
 MAX_DIMENSIONS = 8
+MAX_CLASSES = 1000
 EMPTY = (0, "", False, None)
 
 
@@ -62,13 +64,15 @@ def read_asked(document: Document, signature: Signature) -> Asked:
     _check_parameters(parameters)
     tensor = _find_input(document.inputs, signature.input)
     is_binary = _read_flag(parameters, "binary_data_output", "parameters")
-    return Asked(
+    asked = Asked(
         document.id,
         _read_outputs(document.outputs, signature, is_binary=is_binary),
         _read_timeout(parameters),
         _read_num_instances(tensor, signature.input),
         _read_binary_size(tensor),
     )
+    _check_num_classes(asked, signature)
+    return asked
 
 
 # --- the request's parameters ----------------------------------------------------------------------------------------
@@ -120,7 +124,7 @@ def _find_input(inputs: Sequence[InputDocument], spec: TensorSpec) -> InputDocum
             raise _unknown(f"inputs[{place}].name", tensor.name, [spec.name], what="input")
     if len(inputs) != 1:
         got = "it more than once" if inputs else "no input"
-        raise invalid("inputs", expected=f"the input {spec.name!r} once", got=got)
+        raise invalid("inputs", expected=f"the input {quote(spec.name)} once", got=got)
     _check_datatype(inputs[0], spec)
     _refuse_shared_memory(inputs[0].parameters, "inputs[0].parameters")
     return inputs[0]
@@ -181,7 +185,7 @@ def _read_outputs(
     for at, output in enumerate(wanted):
         if output.place in [other.place for other in wanted[:at]]:
             name = names[output.place]
-            raise invalid(f"outputs[{at}].name", expected="each output once", got=f"{name!r} again")
+            raise invalid(f"outputs[{at}].name", expected="each output once", got=f"{quote(name)} again")
     return wanted
 
 
@@ -204,8 +208,17 @@ def _read_num_classes(parameters: Parameters, path: str) -> int:
     return int(number)
 
 
+def _check_num_classes(asked: Asked, signature: Signature) -> None:
+    """Refuse more classes than are written soon: each is a text by itself."""
+    wanted = [min(each.num_classes, math.prod(signature.outputs[each.place].shape)) for each in asked.outputs]
+    total = asked.num_instances * sum(wanted)
+    if total > MAX_CLASSES:
+        expected = f"at most {MAX_CLASSES:,} classes in all, of all instances"
+        raise invalid("classification", expected=expected, got=f"{total:,}")
+
+
 def _unknown(path: str, name: str, known: Sequence[str], *, what: str, nearest: str = "") -> InstanceInvalid:
-    expected = f"one of {list_names(known)}" if len(known) > 1 else repr(known[0])
+    expected = f"one of {list_names(known)}" if len(known) > 1 else quote(known[0])
     return InstanceInvalid(
         f"{path}: {quote(name)} is no known {what}; expected {expected}.{did_you_mean(nearest or name, known)}",
         field=path,

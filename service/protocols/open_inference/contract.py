@@ -15,9 +15,11 @@ from functools import partial
 import msgspec
 
 from service.errors import BodyMalformed, FoldserveError, RequestError
+from service.json_text import MAX_THOROUGH_BYTES, refuse_crowded
 from service.protocols.answer import Answer
 from service.protocols.contract import Question, Work
 from service.protocols.http_errors import STATUS_ELSEWHERE, answer_error
+from service.protocols.json_document import MAX_INLINE_BYTES
 from service.protocols.open_inference.asking import WantedOutput, read_asked
 from service.protocols.open_inference.document import Document, plan_quick_reading, read_document
 from service.protocols.open_inference.familiar import Familiar
@@ -49,7 +51,7 @@ class OpenInference:
             frame = read_frame(question)
             if frame.json_length > MAX_QUICK_JSON_BYTES or len(frame.body) > MAX_QUICK_BYTES:
                 return None
-            return self._try_frame(frame)
+            return self._try_frame(frame, is_short=frame.json_length <= MAX_INLINE_BYTES)
         except RequestError:
             return None
 
@@ -60,6 +62,8 @@ class OpenInference:
             RequestError: it can not be answered; `field`, `expected` and `got` say where and why.
         """
         frame = read_frame(question)
+        if frame.json_length > MAX_THOROUGH_BYTES:
+            refuse_crowded(_text_of(frame))
         return self._try_quickly(frame) or self._read_thoroughly(frame, question)
 
     def refuse(self, error: FoldserveError) -> Answer:
@@ -72,7 +76,8 @@ class OpenInference:
         except RequestError:
             return None
 
-    def _try_frame(self, frame: Frame) -> Work | None:
+    def _try_frame(self, frame: Frame, *, is_short: bool = True) -> Work | None:
+        """Read a usual request; of one that is not short, no numbers that have to be read value by value."""
         if frame.is_raw:
             return self._read_raw(frame)
         familiar = None if frame.is_binary else self._familiar.try_read(frame.body)
@@ -82,7 +87,7 @@ class OpenInference:
         if document is None:
             return None
         try:
-            return self._settle(document, frame)
+            return self._settle(document, frame, is_quick=not is_short)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return None
 
@@ -101,11 +106,11 @@ class OpenInference:
             return Work(instances, self._writer.write_raw)
         return Work(instances, partial(self._writer.write, Form(self._all_as_bytes, None, frame.cloud_type)))
 
-    def _settle(self, document: Document, frame: Frame) -> Work:
+    def _settle(self, document: Document, frame: Frame, *, is_quick: bool = False) -> Work:
         asked = read_asked(document, self._signature)
         if asked.binary_size is None:
             refuse_rest(frame)
-            instances = self._tensors.read_data(document.inputs[0].data, asked.num_instances)
+            instances = self._tensors.read_data(document.inputs[0].data, asked.num_instances, is_quick=is_quick)
         else:
             instances = self._tensors.read_bytes(frame, asked.num_instances, asked.binary_size)
         form = Form(asked.outputs, asked.id, frame.cloud_type)

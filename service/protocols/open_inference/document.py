@@ -18,7 +18,7 @@ import msgspec
 
 from service.errors import RequestInvalid
 from service.json_text import JsonObject, read_json
-from service.wording import describe, quote, shorten
+from service.wording import describe, quote, shorten, shorten_path
 
 Parameters = dict[str, Any]
 PlainParameters = dict[str, bool | int | float | str | None]
@@ -242,5 +242,6 @@ def _join(path: str, name: str) -> str:
 
 def invalid(path: str, *, expected: str, got: str) -> RequestInvalid:
     """Say what should have stood at a path of the document."""
-    where = path or "the body"
-    return RequestInvalid(f"{where}: expected {expected}, got {got}", field=path, expected=expected, got=got)
+    field = shorten_path(path)
+    where = field or "the body"
+    return RequestInvalid(f"{where}: expected {expected}, got {got}", field=field, expected=expected, got=got)

@@ -34,14 +34,17 @@ class TensorReader:
         self._read_list = plan_number_list(self._dtype)
         self.num_bytes = self._count * self._dtype.itemsize  # of one instance
 
-    def read_data(self, data: Any, num_instances: int) -> Sequence[bytes]:
-        """Read what stands in the document, as JSON text or as values.
+    def read_data(self, data: Any, num_instances: int, *, is_quick: bool = False) -> Sequence[bytes]:
+        """Read what stands in the document, as JSON text or as values; if it `is_quick`, no value by itself.
 
         Raises:
             InstanceInvalid: it is no such tensor; the message names the place.
             MsgspecError: it is text, but not JSON.
+            ValueError: it is to be read quickly, and can not be.
         """
         packed = self._try_text(data, num_instances) if isinstance(data, bytes) else None
+        if packed is None and is_quick:
+            raise ValueError("to read the numbers takes long")
         if packed is None:
             value = msgspec.json.decode(data) if isinstance(data, bytes) else data
             packed = read_tensor(value, self._spec, (num_instances, *self._spec.shape), DATA).tobytes()
