@@ -81,7 +81,7 @@ def _plan_route(directory: Directory, protocol: str) -> Callable[..., Awaitable[
 
 def describe_predictions(directory: Directory, *, wants_keys: bool) -> dict[str, Any]:
     """Describe the routes of the models that are served now, as OpenAPI's `paths`."""
-    security = {"security": [{BEARER: []}]} if wants_keys else {}
+    security: dict[str, Any] = {"security": [{BEARER: []}]} if wants_keys else {}
     return {path: {"post": {**_name(path, lane), **security, **_describe(lane)}} for path, lane in _lanes(directory)}
 
 

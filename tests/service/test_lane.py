@@ -76,11 +76,7 @@ def watch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_request_whose_time_is_over_while_it_waits_gets_504_and_is_not_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    computed: list[int] = []
-    compute = Batches.compute
-    monkeypatch.setattr(
-        Batches, "compute", lambda self, packed: (computed.append(len(packed)), compute(self, packed))[1]
-    )
+    computed = watch_sizes(monkeypatch)
 
     async def main() -> tuple[Answer, float, int]:
         async with running(tmp_path) as served:
