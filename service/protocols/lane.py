@@ -24,6 +24,7 @@ from service.protocols.runner import NO_DEADLINE, Call, Deliver, Runner, Withdra
 from service.repository import ServedModel
 from service.scheduler import OwnThread
 
+MAX_TIMEOUT_SECONDS = 1e6  # more no clock can be set to
 EXPLAINED_INLINE_BYTES = 2 * 1024  # a millisecond or so
 
 Result = TypeVar("Result")
@@ -169,11 +170,11 @@ def read_timeout(value: bytes) -> float:
         RequestInvalid: that is no positive number.
     """
     try:
-        seconds = float(value)
+        seconds = math.nan if b"_" in value else float(value)
     except ValueError:
         seconds = math.nan
     if seconds > 0:
-        return seconds
+        return min(seconds, MAX_TIMEOUT_SECONDS)
     shown = value.decode("latin-1")[:40]
     raise RequestInvalid(
         f"x-request-timeout: expected a positive number of seconds, got {shown!r}",

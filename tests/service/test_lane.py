@@ -122,7 +122,7 @@ def test_a_deadline_that_is_over_before_the_model_runs_is_504(
     assert (late.status, code(late)) == (504, "deadline_exceeded")
 
 
-@pytest.mark.parametrize("timeout", [b"0", b"-1", b"soon", b"nan", b"\xff"])
+@pytest.mark.parametrize("timeout", [b"0", b"-1", b"soon", b"nan", b"1_0", b"\xff"])
 def test_a_time_that_is_none_is_refused(tmp_path: Path, timeout: bytes) -> None:
     async def main() -> Answer:
         async with running(tmp_path) as served:
@@ -133,10 +133,17 @@ def test_a_time_that_is_none_is_refused(tmp_path: Path, timeout: bytes) -> None:
     assert json.loads(answer.body)["field"] == "x-request-timeout"
 
 
-def test_time_enough_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("timeout", [b"10", b"1e308", b"inf"])
+@pytest.mark.parametrize("is_long", [False, True])
+def test_time_enough_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timeout: bytes, *, is_long: bool
+) -> None:
+    if is_long:
+        monkeypatch.setattr("service.scheduler.MAX_INLINE_SECONDS", 0.0)
+
     async def main() -> tuple[Answer, Answer]:
         async with running(tmp_path) as served:
-            return await ask(served, Question(BODY)), await ask(served, Question(BODY, Headers(timeout=b"10")))
+            return await ask(served, Question(BODY)), await ask(served, Question(BODY, Headers(timeout=timeout)))
 
     plain, timed = asyncio.run(main())
     assert plain.body == timed.body
