@@ -56,11 +56,13 @@ def create_fastapi(
 
 
 def _describe_what_is_served(app: FastAPI, directory: Directory, *, wants_keys: bool) -> None:
-    """Have the document describe the models as they are when somebody reads it."""
+    """Have the document describe the models as they are when somebody reads it, and predictions first."""
     static = app.openapi()
+    for operation in (operation for path in static["paths"].values() for operation in path.values()):
+        operation.setdefault("tags", ["what is served, and how it is"])
 
     def describe() -> dict[str, Any]:
-        return {**static, "paths": {**static["paths"], **describe_predictions(directory, wants_keys=wants_keys)}}
+        return {**static, "paths": {**describe_predictions(directory, wants_keys=wants_keys), **static["paths"]}}
 
     app.openapi = describe  # type: ignore[method-assign]
 
