@@ -5,9 +5,11 @@ from __future__ import annotations
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
-from service.protocols.answer import Answer
+from service.protocols.answer import STAGES, Answer
 
 CLOSE_HEADER = (b"connection", b"close")
+# All of a success behind what its content type begins with, in one go; STAGES is what `Answer.server_timing` writes.
+SUCCESS = b"%b%d\r\n%bserver-timing: " + STAGES + b"\r\nx-request-id: %b\r\n\r\n%b"
 CLOSE = b"connection: close\r\n"
 
 
@@ -23,19 +25,23 @@ class AnswerWriter:
         """Give the bytes of an answer; with `close`, the connection is not to be used again."""
         if self._server_state.default_headers is not self._headers:
             self._headers, self._successes = self._server_state.default_headers, {}
-        status, body, _, headers, content_type, _ = answer
-        timing = answer.server_timing(arrived)
-        if status == 200 and not close:
+        status, body, _, headers, content_type, times = answer
+        if status == 200 and not close and times is not None:
             success = self._successes.get(content_type) or self._begin(content_type)
             more = b"" if not headers else b"".join([_line(*header) for header in headers])
-            return b"%b%d\r\n%bserver-timing: %b\r\nx-request-id: %b\r\n\r\n%b" % (
+            read, started, computed, written = times
+            return SUCCESS % (
                 success,
                 len(body),
                 more,
-                timing,
+                (read - arrived) * 1e3,
+                (started - read) * 1e3,
+                (computed - started) * 1e3,
+                (written - computed) * 1e3,
                 request_id,
                 body,
             )
+        timing = answer.server_timing(arrived)
         ours = [*answer.all_headers(), (b"server-timing", timing), (b"x-request-id", request_id)]
         lines = b"".join(_line(*header) for header in (*self._server_state.default_headers, *ours))
         last = CLOSE if close and b"connection: close" not in lines else b""

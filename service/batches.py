@@ -27,6 +27,9 @@ class Batches:
         # The batch that a number of instances takes: the smallest that holds them.
         fitting = [min(size for size in sizes if size >= number) for number in range(1, self.largest + 1)]
         self._batch_for = (batches[1], *(batches[size] for size in fitting))  # by the number of instances
+        all_outputs = batches[self.largest].outputs
+        # All outputs of one instance, by its place in the batch: the very buffers that `compute` gives, cut once.
+        self.outputs_at = [tuple(output[at : at + 1] for output in all_outputs) for at in range(self.largest)]
         rows = batches[self.largest].input
         self._rows = [memoryview(row).cast("B") for row in rows.reshape(self.largest, -1)]  # type: ignore[arg-type]
 

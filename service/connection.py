@@ -186,7 +186,7 @@ class Connection(HttpToolsProtocol):
             lane = self._find(head.path) if head is not None else None
             if head is not None and lane is not None and self._gate.refuse_predicting(head.headers) is None:
                 if head.content_length <= lane.max_body_bytes:
-                    self._take(head, data, body)
+                    self._take(head, lane, data, body)
                 else:
                     self._refuse_large(head, lane, num_arrived=len(data) - body)
                 return
@@ -227,7 +227,7 @@ class Connection(HttpToolsProtocol):
         if self._num_to_pass_over <= 0:
             self.transport.close()
 
-    def _take(self, head: Head, data: bytes, start: int) -> None:
+    def _take(self, head: Head, lane: Lane, data: bytes, start: int) -> None:
         """Take a prediction whose body begins at `start`."""
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
@@ -237,7 +237,7 @@ class Connection(HttpToolsProtocol):
             self._taken = Taken(head, data[start:])
             return
         self._hold(data, stop)
-        self._ask(head, data[start:stop])
+        self._ask(head, lane, data[start:stop])
 
     def _complete(self, taken: Taken, data: bytes) -> None:
         """Add what has arrived to a prediction that was taken."""
@@ -247,7 +247,11 @@ class Connection(HttpToolsProtocol):
             return
         self._taken = None
         self._hold(data, missing)
-        self._ask(taken.head, bytes(taken.parts))
+        lane = self._find(taken.head.path)  # while the body arrived, another version may have come
+        if lane is None:
+            self._answer_gone(taken.head)
+        else:
+            self._ask(taken.head, lane, bytes(taken.parts))
 
     def _holds_much(self) -> bool:
         return len(self._held) - self._start > HIGH_WATER_LIMIT
@@ -258,12 +262,7 @@ class Connection(HttpToolsProtocol):
 
     # --- what is answered --------------------------------------------------------------------------------------------
 
-    def _ask(self, head: Head, body: bytes) -> None:
-        """Ask the lane that stands at the path now: while the body arrived, another version may have come."""
-        lane = self._find(head.path)
-        if lane is None:
-            self._answer_gone(head)
-            return
+    def _ask(self, head: Head, lane: Lane, body: bytes) -> None:
         self._arrived = time.perf_counter()
         self._spinning.arrived()
         self._headers = head.headers

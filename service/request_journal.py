@@ -27,6 +27,7 @@ class RequestJournal:
         self._logs = logs
         self._access = None if logs is None else logs.access
         self._tracing = tracing
+        self.notes_successes = tracing is not None or (logs is not None and logs.access.notes_successes)
 
     @property
     def num_lines_lost(self) -> int:

@@ -22,6 +22,7 @@ class AccessLog:
     def __init__(self, file: LineFile, *, sample: float, per_second: int = PER_SECOND) -> None:
         self._share = Share(sample)
         self._follows_traces = sample > 0
+        self.notes_successes = sample > 0
         self._one_refusal = Budget(1)
         self._usual = Throttle(file.put, per_second)
         self._failures = Throttle(file.put, per_second)

@@ -6,6 +6,7 @@ import time
 from typing import NamedTuple
 
 JSON = b"application/json"
+STAGES = b"parse;dur=%.3f, queue;dur=%.3f, infer;dur=%.3f, encode;dur=%.3f"
 NO_SNIFFING = (b"x-content-type-options", b"nosniff")  # what a client sent is quoted in errors: it is no page
 
 
@@ -50,7 +51,7 @@ class Answer(NamedTuple):
         if times is None:
             return b"total;dur=%.3f" % ((time.perf_counter() - arrived) * 1e3)
         read, started, computed, written = times
-        return b"parse;dur=%.3f, queue;dur=%.3f, infer;dur=%.3f, encode;dur=%.3f" % (
+        return STAGES % (
             (read - arrived) * 1e3,
             (started - read) * 1e3,
             (computed - started) * 1e3,

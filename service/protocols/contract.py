@@ -47,11 +47,16 @@ class Work(NamedTuple):
     `instances` are one or more, each as the bytes of an array of the signature's dtype and shape, in row-major order.
     `write` turns all outputs of just these instances, in this order, into the answer; it may raise a FoldserveError.
     After `timeout_seconds` from the request's arrival nobody wants the answer any more; None: for ever.
+
+    `write_together`, where there is one, turns the outputs of several such requests, of one instance each, into the
+    bodies of their answers (status 200, JSON), the very ones that `write` gives for each; or raises a FoldserveError if
+    it can not for all. It is the same object for all requests that may be written together.
     """
 
     instances: Sequence[bytes]
     write: Callable[[Outputs], Answer]
     timeout_seconds: float | None = None
+    write_together: Callable[[Outputs], list[bytes]] | None = None
 
 
 class Contract(Protocol):

@@ -33,7 +33,9 @@ Then = Callable[[Result, Deliver], Answer | Withdraw]
 
 
 class Journal(Protocol):
-    """Notes requests that were answered: in a log, as a trace."""
+    """Notes requests that were answered: in a log, as a trace. Unless it `notes_successes` they need not be told it."""
+
+    notes_successes: bool
 
     def note(self, lane: Lane, answer: Answer, arrived: float, headers: Headers, request_id: bytes) -> None:
         """Note a request that was answered now."""
@@ -76,7 +78,7 @@ class Lane:
     def count(self, answer: Answer, arrived: float, headers: Headers, request_id: bytes) -> None:
         """Count, and perhaps log, a request that arrived whole at `arrived` and is answered now."""
         self.metrics.record(answer, time.perf_counter() - arrived, arrived)
-        if self.journal is not None:
+        if self.journal is not None and (answer.status != 200 or self.journal.notes_successes):
             self.journal.note(self, answer, arrived, headers, request_id)
 
     def refuse(self, error: FoldserveError) -> Answer:
@@ -95,6 +97,8 @@ class Lane:
         if work is None and len(question.body) <= EXPLAINED_INLINE_BYTES:
             work = self.contract.read(question)
         if work is not None:
+            if deadline == NO_DEADLINE and work.timeout_seconds is None:  # as nearly all are
+                return self.runner.run(Call(work, self.contract, time.perf_counter()), deliver)
             return self._run(work, deliver, arrived, deadline)
         read = self.reader.submit(self.contract.read, question)
         return self._go_on(read, deliver, deadline, lambda work, later: self._run(work, later, arrived, deadline))

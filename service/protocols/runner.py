@@ -68,7 +68,7 @@ class Runner:
         self._tick: Tick[Call, Answer] | None = None
         # Calls of one instance each: each is answered as it would be alone, but in as few runs as can be.
         self.answer_all: Callable[[Sequence[Call]], list[Answer]] = partial(
-            _answer_tick, compute, model.batches.largest
+            _answer_tick, compute, model.batches.outputs_at
         )
         if thread is None and model.batches.largest > 1:
             self._tick = Tick(self.answer_all, max_waiting=max_waiting)
@@ -89,10 +89,11 @@ class Runner:
             Overloaded: too many wait already.
             DeadlineExceeded: nobody wants the answer any more.
         """
-        if len(call.work.instances) > 1:
+        work, _, _, deadline = call
+        if len(work.instances) > 1:
             return self._slice(call, deliver)
-        if call.deadline < NO_DEADLINE:
-            refuse_late(call.deadline)
+        if deadline < NO_DEADLINE:
+            refuse_late(deadline)
         if self._tick is None:
             return _answer_alone(self._compute, call)
         return self._tick.add(call, deliver) or nothing_to_withdraw
@@ -202,29 +203,45 @@ def too_late() -> DeadlineExceeded:
     return DeadlineExceeded("the time that the request gave was over before the model had answered")
 
 
-def _answer_tick(compute: Compute, largest: int, calls: Sequence[Call]) -> list[Answer]:
+def _answer_tick(compute: Compute, outputs_at: Sequence[Outputs], calls: Sequence[Call]) -> list[Answer]:
+    largest = len(outputs_at)
     if len(calls) <= largest:
-        return _answer_few(compute, calls)
+        return _answer_few(compute, outputs_at, calls)
     parts = (calls[start : start + largest] for start in range(0, len(calls), largest))
-    return [answer for part in parts for answer in _answer_few(compute, part)]
+    return [answer for part in parts for answer in _answer_few(compute, outputs_at, part)]
 
 
-def _answer_few(compute: Compute, calls: Sequence[Call]) -> list[Answer]:
+def _answer_few(compute: Compute, outputs_at: Sequence[Outputs], calls: Sequence[Call]) -> list[Answer]:
     """Answer what fits one run. If that fails, each is asked alone: an instance has nothing to do with the rest."""
     started = time.perf_counter()
     try:
         outputs = compute([call.work.instances[0] for call in calls])
     except FoldserveError as err:
         if len(calls) > 1:
-            return [_answer_few(compute, (call,))[0] for call in calls]
+            return [_answer_few(compute, outputs_at, (call,))[0] for call in calls]
         return [calls[0].contract.refuse(err)]
     except Exception as err:  # noqa: BLE001 - whatever it is, clients wait for their answers
         return [answer_bug(err)] * len(calls)
     computed = time.perf_counter()
-    return [
-        _write(call, tuple(output[place : place + 1] for output in outputs), started, computed)
-        for place, call in enumerate(calls)
-    ]
+    if len(calls) > 1:
+        together = _try_together(calls, outputs, started, computed)
+        if together is not None:
+            return together
+    return [_write(call, one, started, computed) for call, one in zip(calls, outputs_at, strict=False)]
+
+
+def _try_together(calls: Sequence[Call], outputs: Outputs, started: float, computed: float) -> list[Answer] | None:
+    """Write the answers of requests that are alike in one go; None if they are not, or if one of them has no answer."""
+    together = calls[0].work.write_together
+    if together is None or any(call.work.write_together is not together for call in calls):
+        return None
+    try:
+        bodies = together(outputs)
+    except FoldserveError:
+        return None
+    written = time.perf_counter()
+    pairs = zip(calls, bodies, strict=True)
+    return [Answer(200, body, times=Times(call.read_at, started, computed, written)) for call, body in pairs]
 
 
 def _answer_alone(compute: Compute, call: Call) -> Answer:
