@@ -307,7 +307,10 @@ def test_without_a_cache_tensorrt_writes_nothing(path: Path) -> None:
 
 def test_engines_lie_in_the_users_cache_unless_said_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert read_settings(["--device", "tensorrt"]).gpu_options().engine_cache == tmp_path / ".cache" / "foldserve" / "tensorrt"
+    assert (
+        read_settings(["--device", "tensorrt"]).gpu_options().engine_cache
+        == tmp_path / ".cache" / "foldserve" / "tensorrt"
+    )
     assert read_settings(["--engine-cache", "here"]).gpu_options().engine_cache == Path("here")
     assert not read_settings([]).gpu_options().tf32
 
