@@ -50,11 +50,11 @@ async def serve(find: Find, lane: Lane, scope: Scope, receive: Receive, send: Se
     headers, content_length = read_headers(scope["headers"])
     try:
         posted = Posted(headers, content_length, scope["query_string"])
-        answer, arrived = await respond(lambda: find(scope["path"]) or lane, posted, receive)
+        answered = await respond(lambda: find(scope["path"]) or lane, posted, receive)
     except ClientGone:
         return
-    request_id = name_request(headers.request_id)
-    (find(scope["path"]) or lane).count(answer, arrived, headers, request_id)
+    answer, arrived, request_id = answered.answer, answered.arrived, name_request(headers.request_id)
+    answered.lane.count(answer, arrived, headers, request_id)
     await send_answer(answer, send, closing_headers(answer, arrived, request_id))
 
 
@@ -73,8 +73,16 @@ class Posted(NamedTuple):
     query: bytes
 
 
-async def respond(find: Callable[[], Lane], posted: Posted, receive: Receive) -> tuple[Answer, float]:
-    """Read a request's body and compute its answer; give also when it was here whole.
+class Answered(NamedTuple):
+    """An answer, the lane that gave it, and when the request was here whole."""
+
+    answer: Answer
+    lane: Lane
+    arrived: float
+
+
+async def respond(find: Callable[[], Lane], posted: Posted, receive: Receive) -> Answered:
+    """Read a request's body and compute its answer, by the lane that `find` gives once the body is there.
 
     Raises:
         ClientGone: the connection was closed before there was an answer.
@@ -82,9 +90,11 @@ async def respond(find: Callable[[], Lane], posted: Posted, receive: Receive) ->
     try:
         body = await _read_body(receive, posted.content_length, find().max_body_bytes)
     except FoldserveError as err:
-        return find().refuse(err), time.perf_counter()
-    arrived = time.perf_counter()
-    return await _ask(find(), Question(body, posted.headers, posted.query), receive, arrived), arrived
+        lane = find()
+        return Answered(lane.refuse(err), lane, time.perf_counter())
+    lane, arrived = find(), time.perf_counter()
+    question = Question(body, posted.headers, posted.query)
+    return Answered(await _ask(lane, question, receive, arrived), lane, arrived)
 
 
 def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Headers, int]:

@@ -36,7 +36,7 @@ async def answer_posted(find: Callable[[], Lane], request: Request) -> Response:
     headers, content_length = read_headers(request.scope["headers"])
     posted = Posted(headers, content_length, request.scope["query_string"])
     try:
-        answer, _ = await respond(find, posted, request.receive)
+        answer = (await respond(find, posted, request.receive)).answer
     except ModelUnknown as err:
         answer = answer_error(err)
     return to_response(answer)

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from service.app import App, create_app
+from service.metrics import OK
 from service.protocols import hot_path
 from service.protocols.paths import OWN
 from service.settings import Settings
@@ -106,3 +107,28 @@ def test_if_fastapi_can_not_be_loaded_that_is_answered_as_json_and_predictions_g
     assert (documents.status_code, documents.json()["code"]) == (500, "internal_server_error")
     assert prediction.status_code == 200
     assert "no fastapi" in caplog.text
+
+
+def test_a_request_is_counted_for_the_version_that_answered_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a long model answers, another version takes its place: the answer is still the old one's."""
+    monkeypatch.setattr("service.scheduler.MAX_INLINE_SECONDS", 0.0)
+    write_tiny_bundle(tmp_path, tiny_model(), version="1")
+    app = create_app(Settings(models=tmp_path, device="cpu", watch_seconds=0))
+
+    async def main() -> tuple[str, dict[str, int]]:
+        async with app.running():
+            thread = app.directory.find("digits").runner.thread
+            assert thread is not None
+            blocker = thread.submit(time.sleep, 0.3)
+            transport = httpx.ASGITransport(app=app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                waiting = asyncio.ensure_future(client.post("/predict", content=BODY))
+                await asyncio.sleep(0.05)
+                write_tiny_bundle(tmp_path, tiny_model(), version="2")
+                await app.loader.refresh()
+                answer = await waiting
+            await blocker
+            good = {one.labels[1]: int(one.values[OK]) for one in app.metrics.counted() if one.labels[0]}
+            return answer.json()["model"]["version"], good
+
+    assert asyncio.run(main()) == ("1", {"1": 1, "2": 0})
