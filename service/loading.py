@@ -63,6 +63,7 @@ class Loader:
         self._places: dict[Key, Place] = {}
         self._failures: dict[Key, _Failure] = {}
         self._labels: dict[str, dict[str, str]] = {}
+        self._shown: tuple[dict[Key, Served], dict[str, dict[str, str]], dict[str, str]] = ({}, {}, {})
         self._found = Found(places={}, labels={})
         self._complaints: tuple[str, ...] = ()
         self.wishes = wishes
@@ -205,13 +206,13 @@ class Loader:
             await self._retire(before)
 
     def _swap(self) -> None:
-        self._directory.table = build_table(
-            self._served,
-            self._labels,
-            self.wishes.defaults,
-            default_model=self._loading.default_model,
-            protocols=self._loading.protocols,
-        )
+        """Put what is loaded where requests are looked up, if it has changed since."""
+        shown = (dict(self._served), self._labels, self.wishes.defaults)
+        if shown != self._shown:
+            self._shown = shown
+            self._directory.table = build_table(
+                *shown, default_model=self._loading.default_model, protocols=self._loading.protocols
+            )
         self._tell_states()
 
     def _tell_states(self, loading: Key | None = None) -> None:
