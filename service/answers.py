@@ -5,11 +5,11 @@ from __future__ import annotations
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
-from service.protocols.answer import STAGES, Answer
+from service.protocols.answer import STAGE_TIMING, Answer
 
 CLOSE_HEADER = (b"connection", b"close")
-# All of a success behind what its content type begins with, in one go; STAGES is what `Answer.server_timing` writes.
-SUCCESS = b"%b%d\r\n%bserver-timing: " + STAGES + b"\r\nx-request-id: %b\r\n\r\n%b"
+# All of a success behind what its content type begins with, in one go, with what `Answer.server_timing` writes.
+SUCCESS = b"%b%d\r\n%bserver-timing: " + STAGE_TIMING + b"\r\nx-request-id: %b\r\n\r\n%b"
 CLOSE = b"connection: close\r\n"
 
 

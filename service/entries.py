@@ -8,11 +8,10 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
-from service.protocols.answer import Times
+from service.protocols.answer import STAGES, Times
 from service.trace_context import TraceContext
 
 MAX_PATH = 200
-STAGES = ("parse", "queue", "infer", "encode")
 
 
 class Entry(NamedTuple):

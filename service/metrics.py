@@ -15,7 +15,7 @@ from typing import Protocol
 
 from service.counts import Cells, Counted, Counts, Labels
 from service.errors import FAILURE_CODES
-from service.protocols.answer import Answer
+from service.protocols.answer import STAGES, Answer
 
 LATENCY_BUCKETS_SECONDS = (
     *(25e-6, 50e-6, 100e-6, 200e-6, 400e-6, 800e-6),
@@ -28,7 +28,6 @@ STATUSES = (
 )
 REASONS = (*FAILURE_CODES, "not_found", "method_not_allowed", "internal_server_error", OTHER)
 
-STAGES = ("parse", "queue", "infer", "encode")
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 # The cells of a model: its latencies (one for each bucket, one for all above), their sum; the same for each stage; how

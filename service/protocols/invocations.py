@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 import orjson
 
-from service.errors import FoldserveError, MediaTypeUnsupported, RequestError, RequestInvalid
+from service.errors import FoldserveError, MediaTypeUnsupported, RequestInvalid
 from service.protocols.answer import Answer
 from service.protocols.contract import Outputs, Question, Work
 from service.protocols.csv_rows import CsvRows
@@ -33,12 +33,11 @@ from service.protocols.input_columns import InputColumns
 from service.protocols.instance_lists import InstanceLists
 from service.protocols.json_document import (
     LONG_BODY,
-    MAX_INLINE_BYTES,
     Document,
     check_keys,
     choose_key,
     read_document,
-    try_read_document,
+    try_reading,
 )
 from service.protocols.number_bytes import read_npy, read_raw
 from service.protocols.open_inference.contract import OpenInference
@@ -93,7 +92,7 @@ class Invocations:
             return self._open_inference.try_read(question)
         if OWN in body[:NEAR_THE_START]:
             return self._own.try_read(question)
-        instances = self._lists.try_body(body) or self._try_form(body)
+        instances = self._lists.try_body(body) or try_reading(body, self._read_form)
         return None if instances is None else Work(instances, self._choose_writer(headers.accept))
 
     def read(self, question: Question) -> Work:
@@ -113,13 +112,6 @@ class Invocations:
         code = ERROR_CODES.get(answer.status, "INTERNAL_ERROR")
         body = {**msgspec.json.decode(answer.body), "error_code": code, "message": str(error)}
         return answer._replace(body=msgspec.json.encode(body))
-
-    def _try_form(self, body: bytes) -> list[bytes] | None:
-        document = try_read_document(body) if len(body) <= MAX_INLINE_BYTES else None
-        try:
-            return None if document is None else self._read_form(document)
-        except RequestError:
-            return None
 
     def _read_json(self, question: Question) -> Work:
         instances = self._lists.try_body(question.body)

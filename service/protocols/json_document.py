@@ -7,7 +7,8 @@ wrong, or finds that the colons stood in strings.
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
@@ -22,14 +23,13 @@ from service.json_text import (
     read_long_json,
     refuse_crowded,
 )
+from service.protocols.contract import MAX_INLINE_BYTES
 from service.wording import MAX_PATH, describe, did_you_mean, list_names, quote, shorten_path
 
 Document = dict[str, Any]
+Result = TypeVar("Result")
 
 LONG_BODY = 1 << 16  # bytes; what is longer is read in a thread, however it is written
-# What is longer is read in a thread, if the quickest way of a protocol has not read it: it may have a mistake, and that
-# takes long to find.
-MAX_INLINE_BYTES = 2 * 1024
 PARTED = {JsonObject, NotFinite, list}  # of all that the thorough reading gives, what is not plain, or has parts
 
 
@@ -156,3 +156,15 @@ def _extend(path: str, part: str) -> str:
 def _refuse_second(path: str) -> NoReturn:
     where = shorten_path(path)
     raise RequestInvalid(f"{where} stands there more than once", field=where, expected="each name once", got="it again")
+
+
+def try_reading(body: bytes, read: Callable[[Document], Result]) -> Result | None:
+    """Read a short body that the quickest way of a protocol has not read; None if it is long, or has a mistake.
+
+    A mistake takes long to find: longer bodies are for a thread.
+    """
+    document = try_read_document(body) if len(body) <= MAX_INLINE_BYTES else None
+    try:
+        return None if document is None else read(document)
+    except RequestError:
+        return None

@@ -19,13 +19,12 @@ from service.metrics import Recorder
 from service.protocols.answer import Answer
 from service.protocols.bugs import answer_bug
 from service.protocols.compression import is_plain, unpack
-from service.protocols.contract import Contract, Headers, Question, Work
+from service.protocols.contract import MAX_INLINE_BYTES, Contract, Headers, Question, Work
 from service.protocols.runner import NO_DEADLINE, Call, Deliver, Runner, Withdraw, too_late
 from service.repository import ServedModel
 from service.scheduler import OwnThread
 
 MAX_TIMEOUT_SECONDS = 1e6  # more no clock can be set to
-EXPLAINED_INLINE_BYTES = 2 * 1024  # a millisecond or so
 
 Result = TypeVar("Result")
 # What is done with a thread's result: an answer, or one that is delivered later.
@@ -94,7 +93,7 @@ class Lane:
         if self.runner.thread is not None:
             return self._ask_thread(self.runner.thread, question, deliver, arrived, deadline)
         work = self.contract.try_read(question)
-        if work is None and len(question.body) <= EXPLAINED_INLINE_BYTES:
+        if work is None and len(question.body) <= MAX_INLINE_BYTES:
             work = self.contract.read(question)
         if work is not None:
             if deadline == NO_DEADLINE and work.timeout_seconds is None:  # as nearly all are

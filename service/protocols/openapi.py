@@ -16,7 +16,7 @@ from service.protocols.directory import Directory
 from service.protocols.lane import Lane
 from service.protocols.paths import DEFAULT_PATHS, INVOCATIONS, OPEN_INFERENCE, OWN, PATTERNS, TENSORFLOW, VERTEX
 from service.protocols.responses import answer_posted
-from service.protocols.schemas import describe_wire
+from service.protocols.schemas import describe_wire, json_content
 
 TITLES = {
     OWN: "one instance",
@@ -46,12 +46,13 @@ ERRORS = {
     500: "The runtime failed",
     503: "Too many connections",
     504: "The time given by x-request-timeout was over",
+    507: "The device has no memory left for this run",
 }
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Declare answers that are refusals."""
-    return {status: {"description": ERRORS[status], "content": _json_content(ERROR_SCHEMA)} for status in statuses}
+    return {status: {"description": ERRORS[status], "content": json_content(ERROR_SCHEMA)} for status in statuses}
 
 
 def add_predict_routes(app: FastAPI, directory: Directory) -> None:
@@ -109,10 +110,3 @@ def _describe(lane: Lane) -> dict[str, Any]:
         },
         **({"parameters": wire.parameters} if wire.parameters else {}),
     }
-
-
-def _json_content(schema: dict[str, Any], example: object = None) -> dict[str, Any]:
-    content: dict[str, Any] = {"schema": schema}
-    if example is not None:
-        content["example"] = example
-    return {"application/json": content}

@@ -60,7 +60,6 @@ class Runner:
     ) -> None:
         self.model = model
         self.thread = thread
-        self.max_waiting = max_waiting
         self._sliced: deque[_Slices] = deque()
         self._numbers_each = sum(math.prod(spec.shape) for spec in model.predictor.signature.outputs)
         compute = partial(_compute_counted, model.batches.compute, count, on_lost)

@@ -11,7 +11,7 @@ from service.bundle import Feature, Signature, TensorSpec
 from service.protocols.descriptions import example_request
 from service.protocols.image_requests import image_content, image_schema
 from service.protocols.open_inference.datatypes import DATATYPE_OF
-from service.protocols.paths import INVOCATIONS, OPEN_INFERENCE, OWN, TENSORFLOW
+from service.protocols.paths import INVOCATIONS, OPEN_INFERENCE, OWN
 from service.repository import ServedModel
 
 BYTES: dict[str, Any] = {"type": "string", "format": "binary"}
@@ -34,24 +34,22 @@ class Wire(NamedTuple):
 def describe_wire(protocol: str, model: ServedModel) -> Wire:
     """Describe what one protocol carries for a model."""
     signature = model.predictor.signature
-    match protocol:
-        case _ if protocol == OWN:
-            pictures = image_content(signature.image) if signature.image else {}
-            request = _json(request_schema(signature), example_request(model))
-            return Wire(request | pictures, _json(answer_schema(signature)), [TOP_K])
-        case _ if protocol == OPEN_INFERENCE:
-            request, answer = _json(_tensors_schema(signature), _example_tensors(model)), _json(_outputs_schema())
-            return Wire(request | _binary(), answer | _binary(), [])
-        case _ if protocol == TENSORFLOW:
-            return Wire(_json({"type": "object"}, _example_instances(model)), _json(_rows_schema()), [])
-        case _ if protocol == INVOCATIONS:
-            texts = {"text/csv": {"schema": {"type": "string"}}, "application/x-npy": {"schema": BYTES}}
-            request = _json({"type": "object"}, _example_instances(model))
-            return Wire(request | texts | _binary(), _json({"type": "object"}) | texts, [])
-    return Wire(_json({"type": "object"}, _example_instances(model)), _json(_rows_schema()), [])
+    if protocol == OWN:
+        pictures = image_content(signature.image) if signature.image else {}
+        request = json_content(request_schema(signature), example_request(model))
+        return Wire(request | pictures, json_content(answer_schema(signature)), [TOP_K])
+    if protocol == OPEN_INFERENCE:
+        request = json_content(_tensors_schema(signature), _example_tensors(model))
+        return Wire(request | _binary(), json_content(_outputs_schema()) | _binary(), [])
+    request = json_content({"type": "object"}, _example_instances(model))
+    if protocol == INVOCATIONS:
+        texts = {"text/csv": {"schema": {"type": "string"}}, "application/x-npy": {"schema": BYTES}}
+        return Wire(request | texts | _binary(), json_content({"type": "object"}) | texts, [])
+    return Wire(request, json_content(_rows_schema()), [])
 
 
-def _json(schema: dict[str, Any], example: object = None) -> dict[str, Any]:
+def json_content(schema: dict[str, Any], example: object = None) -> dict[str, Any]:
+    """Give a body of JSON as OpenAPI's `content` has it."""
     content: dict[str, Any] = {"schema": schema}
     if example is not None:
         content["example"] = example

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from service.bundle import TensorSpec
-from service.errors import FoldserveError, RequestError, RequestInvalid
+from service.errors import FoldserveError, RequestInvalid
 from service.protocols.answer import Answer
 from service.protocols.contract import Outputs, Question, Work
 from service.protocols.http_errors import STATUS_ELSEWHERE, answer_error
@@ -21,12 +21,11 @@ from service.protocols.input_columns import InputColumns
 from service.protocols.instance_lists import InstanceLists
 from service.protocols.json_document import (
     LONG_BODY,
-    MAX_INLINE_BYTES,
     Document,
     check_keys,
     choose_key,
     read_document,
-    try_read_document,
+    try_reading,
 )
 from service.protocols.predict import USUAL_MEDIA_TYPES, check_media_type
 from service.protocols.predictions import write_columns, write_rows
@@ -57,11 +56,7 @@ class TensorFlowServing:
         instances = self._lists.try_body(question.body)
         if instances is not None:
             return Work(instances, self._write_predictions)
-        document = try_read_document(question.body) if len(question.body) <= MAX_INLINE_BYTES else None
-        try:
-            return None if document is None else self._read(document)
-        except RequestError:
-            return None
+        return try_reading(question.body, self._read)
 
     def read(self, question: Question) -> Work:
         """Read any request, or say what is wrong with it."""

@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import msgspec
 
-from service.errors import FoldserveError, RequestError, RequestInvalid
+from service.errors import FoldserveError, RequestInvalid
 from service.protocols.answer import Answer
 from service.protocols.contract import Outputs, Question, Work
 from service.protocols.http_errors import STATUS_ELSEWHERE, answer_error
 from service.protocols.instance_lists import InstanceLists
 from service.protocols.json_document import (
     LONG_BODY,
-    MAX_INLINE_BYTES,
     Document,
     check_keys,
     read_document,
-    try_read_document,
+    try_reading,
 )
 from service.protocols.open_inference.contract import OpenInference
 from service.protocols.predict import USUAL_MEDIA_TYPES, check_media_type
@@ -52,11 +51,7 @@ class VertexAI:
         instances = self._lists.try_body(question.body)
         if instances is not None:
             return Work(instances, self._write)
-        document = try_read_document(question.body) if len(question.body) <= MAX_INLINE_BYTES else None
-        try:
-            return None if document is None else self._read(document)
-        except RequestError:
-            return None
+        return try_reading(question.body, self._read)
 
     def read(self, question: Question) -> Work:
         """Read any request, or say what is wrong with it."""

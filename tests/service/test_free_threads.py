@@ -12,9 +12,8 @@ import pytest
 
 from service.bundle import Feature
 from service.errors import RequestError
-from service.protocols.contract import Contract, Headers, Question
+from service.protocols.contract import MAX_INLINE_BYTES, Contract, Headers, Question
 from service.protocols.invocations import Invocations
-from service.protocols.json_document import MAX_INLINE_BYTES
 from service.protocols.open_inference.contract import OpenInference
 from service.protocols.predict import Endpoint
 from service.protocols.tensorflow import TensorFlowServing

@@ -5,81 +5,28 @@ from __future__ import annotations
 import logging
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from service.entries import Entry
 from service.errors import SettingsInvalid
 from service.protocols.answer import Times
 from service.trace_context import TraceContext
 from service.tracing import CLOSE_SECONDS, Tracing, open_tracing
+from tests.service.trace_collector import SERVER, Collector, running
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 KEPT = TraceContext(TRACE, PARENT, is_sampled=True)
 NOT_KEPT = KEPT._replace(is_sampled=False)
-SERVER, ERROR = 2, 2  # OTLP's numbers for a server's span, and for a status
+ERROR = 2  # OTLP's number for a status
 ENOUGH = 10**6
 PATIENCE_SECONDS = 10.0
 # What `perf_counter`, a float of seconds, can tell apart some days after the start of the machine.
 ROUNDING_NS = 1000
-
-
-class Collector:
-    """A collector that keeps what it is sent; `status` is what it answers."""
-
-    def __init__(self, port: int = 0) -> None:
-        self.requests: list[ExportTraceServiceRequest] = []
-        self.status = 200
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
-        self.port = self.server.server_port
-        self.address = f"http://127.0.0.1:{self.port}"
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                if collector.status == 200 and self.path == "/v1/traces":
-                    collector.requests.append(ExportTraceServiceRequest.FromString(body))
-                self.send_response(collector.status)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        return Handler
-
-    def spans(self) -> list[Any]:
-        """All spans that came, each request's own before its stages."""
-        spans = [
-            span
-            for request in self.requests
-            for resource in request.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
-        return sorted(spans, key=lambda span: span.kind != SERVER)
-
-
-@contextmanager
-def running(collector: Collector) -> Iterator[Collector]:
-    thread = threading.Thread(target=collector.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield collector
-    finally:
-        collector.server.shutdown()
-        thread.join()
-        collector.server.server_close()
 
 
 @pytest.fixture

@@ -17,9 +17,8 @@ import msgspec
 from service.errors import BodyMalformed, FoldserveError, RequestError
 from service.json_text import MAX_THOROUGH_BYTES, refuse_crowded
 from service.protocols.answer import Answer
-from service.protocols.contract import Question, Work
+from service.protocols.contract import MAX_INLINE_BYTES, Question, Work
 from service.protocols.http_errors import STATUS_ELSEWHERE, answer_error
-from service.protocols.json_document import MAX_INLINE_BYTES
 from service.protocols.open_inference.asking import WantedOutput, read_asked
 from service.protocols.open_inference.document import Document, plan_quick_reading, read_document
 from service.protocols.open_inference.familiar import Familiar
