@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from service.errors import FoldserveError
 from service.protocols.answer import Answer
 
-# What may be read thoroughly on the event loop, in a millisecond or so; what is longer, and not quickly read, in a thread.
+# May be read thoroughly on the event loop: a millisecond or so. What is longer, and not quickly read, goes to a thread.
 MAX_INLINE_BYTES = 2 * 1024
 # All outputs of the model, in the signature's order, each [instances, …]. They are buffers that the next run writes
 # over: what is to be kept has to be copied, or written as text or bytes, before `Work.write` returns.
